@@ -1,0 +1,61 @@
+"""bytelm: language models that read raw bytes.
+
+    import bytelm
+    model = bytelm.load("runs/blt-small")     # any trained model
+    model.bits_per_byte(data)                 # bits per raw byte of one document
+
+A byte enters at the top of this list and leaves at the bottom; imports only point up it.
+
+    errors, config    what a user is told; recipes and flags as frozen dataclasses
+    nn                blocks that know nothing of bytes
+    vocab             256 byte values and 4 specials
+    data              documents, splits, batches
+    patching          where patches start: values over bytes and entropies
+    models            byte GPT, entropy LM, n-gram counts, BLT, and what they cost
+    decoding          reading a document step by step, sessions, sampling
+    evaluation        bits per byte, reference compressors, intervals
+    training          runs: loop, step, optimizers, schedules, checkpoints
+    apps              what people look at: patch pages, reports, the demo
+    cli               one file a verb
+
+`language_model` composes them and is built last.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bytelm.errors import BytelmError, CheckpointError, ConfigError, DataError, RunError
+    from bytelm.language_model import LanguageModel, Scored, load
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BytelmError": "bytelm.errors",
+    "CheckpointError": "bytelm.errors",
+    "ConfigError": "bytelm.errors",
+    "DataError": "bytelm.errors",
+    "RunError": "bytelm.errors",
+    "LanguageModel": "bytelm.language_model",
+    "Scored": "bytelm.language_model",
+    "load": "bytelm.language_model",
+}
+"""Where each public name lives; loaded when asked for, so that `bytelm --help` needs no torch."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'bytelm' has no attribute {name!r}")
+
+
+__all__ = [
+    "BytelmError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "LanguageModel",
+    "RunError",
+    "Scored",
+    "load",
+]

@@ -1,0 +1,102 @@
+"""Arguments that several verbs share: numbers with a range, recipes with settings, `--json`."""
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bytelm import config
+from bytelm.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def _number(
+    read: type[int] | type[float], wanted: str, accepts: Callable[[float], bool]
+) -> Callable[[str], Any]:
+    """Make an argparse type that says what it wants, whatever is wrong with the text."""
+
+    def reader(text: str) -> int | float:
+        try:
+            value = read(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or not accepts(value):
+            raise argparse.ArgumentTypeError(f"expected {wanted}, got '{text}'")
+        return value
+
+    return reader
+
+
+positive_int = _number(int, "a whole number >= 1", lambda value: value >= 1)
+non_negative_int = _number(int, "a whole number >= 0", lambda value: value >= 0)
+patch_bytes = _number(float, "a number >= 1", lambda value: value >= 1)
+non_negative_float = _number(float, "a number >= 0", lambda value: value >= 0)
+fraction = _number(float, "a number > 0 and <= 1", lambda value: 0 < value <= 1)
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Add the recipe and the settings that may follow it as `--table.key VALUE`."""
+    parser.add_argument(
+        "recipe", help="a TOML file, the name of a shipped recipe, or a run's config.json"
+    )
+    # Its presence tells the command line to collect the dotted flags.
+    parser.set_defaults(settings=[])
+    parser.add_argument_group(
+        "settings",
+        "Every key of a recipe is a flag: --optim.lr 3e-4, --patching.kind static,\n"
+        "--table.switch or --no-table.switch, --table none. `bytelm config RECIPE` lists them.",
+    )
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that every training verb has; each is short for a setting."""
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--data", nargs="+", metavar="PATH", help="files and folders to learn from; - is stdin"
+    )
+    group.add_argument("--steps", type=positive_int, metavar="N", help="optimizer steps in all")
+    group.add_argument("--seed", type=non_negative_int, metavar="N", help="of every random choice")
+    group.add_argument("--device", help="cpu, cuda or auto")
+    group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads")
+    group.add_argument(
+        "--save-every", type=positive_int, metavar="STEPS", help="steps between checkpoints"
+    )
+
+
+def load_config(cls: type[T], args: argparse.Namespace) -> T:
+    """Build the configuration from the recipe, its settings and the training flags."""
+    overrides: dict[str, Any] = dict(config.parse_overrides(args.settings))
+    for name, setting in [
+        ("data", "data.paths"),
+        ("steps", "training.steps"),
+        ("seed", "training.seed"),
+        ("device", "hardware.device"),
+        ("threads", "hardware.threads"),
+        ("save_every", "training.save_every"),
+    ]:
+        value = getattr(args, name, None)
+        if value is not None:
+            if setting in overrides:
+                flag = config.flag_name([name])
+                raise ConfigError(f"{flag} and {config.flag_name([setting])} are the same")
+            overrides[setting] = value
+    return config.load(cls, args.recipe, overrides)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on stdout."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def run_name(recipe: str) -> str:
+    """Return the name of a recipe's run: the file's stem, or its folder's for a run's config."""
+    path = Path(recipe)
+    return path.parent.name if path.name == "config.json" and path.parent.name else path.stem

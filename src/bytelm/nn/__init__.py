@@ -1,0 +1,1 @@
+"""Blocks that know nothing of bytes: attention, layers, rotary positions, hash n-grams."""

@@ -1,0 +1,1 @@
+"""One training loop for every model: optimizers, schedules, checkpoints, exact resume."""

@@ -1,0 +1,103 @@
+"""What a checkpoint of a run holds, and how a run goes on from it, bit for bit on a CPU."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from bytelm import models
+from bytelm.models import ByteModel
+from bytelm.training import checkpoints
+from bytelm.training.checkpoints import Checkpoint
+from bytelm.training.loop import RunState
+from bytelm.training.step import Stepper, random_states, set_random_states
+
+OPTIMIZER, RANDOM = "optimizer.", "random."
+"""Prefixes of the names of tensors in optimizer.safetensors."""
+
+
+def save(
+    out: Path,
+    state: RunState,
+    model: ByteModel,
+    stepper: Stepper | None = None,
+    *,
+    keep_every: int | None,
+) -> None:
+    """Write a checkpoint, let `last` (and `best`) name it, and remove those not wanted any more.
+
+    Args:
+        out: Run directory.
+        state: Where the run is.
+        model: Its model.
+        stepper: Holds the optimizer; None for a model that has none.
+        keep_every: Keep the checkpoints of multiples of this step.
+
+    Raises:
+        CheckpointError: It cannot be written; what was saved before is as it was.
+
+    """
+    tensors: dict[str, Tensor] = {}
+    scaler = {}
+    if stepper is not None:
+        optimizer, random = stepper.optimizer.state_dict(), random_states(stepper.device)
+        tensors |= {OPTIMIZER + name: tensor for name, tensor in optimizer.items()}
+        tensors |= {RANDOM + name: tensor for name, tensor in random.items()}
+        scaler = stepper.scaler.state_dict()
+    folder = checkpoints.save(
+        out,
+        step=state.step,
+        definition=models.definition(model),
+        model=model.state_dict(),
+        optimizer=tensors,
+        state={"run": state.to_dict(), "scaler": scaler},
+    )
+    checkpoints.point(out, "last", folder.name)
+    _tidy(out, state, keep_every)
+
+
+def last(out: Path, *, keep_every: int | None) -> Checkpoint | None:
+    """The checkpoint to go on from, after clearing up what an interruption left; None at first.
+
+    Raises:
+        CheckpointError: It is damaged.
+
+    """
+    folder = checkpoints.pointed(out, "last")
+    if folder is None:
+        checkpoints.prune(out, keep=())
+        return None
+    checkpoint = checkpoints.read(folder)
+    _tidy(out, state_of(checkpoint), keep_every)
+    return checkpoint
+
+
+def state_of(checkpoint: Checkpoint) -> RunState:
+    """Where the run was."""
+    return RunState(**checkpoint.state["run"])
+
+
+def restore(checkpoint: Checkpoint, stepper: Stepper) -> None:
+    """Put optimizer, loss scale and random generators back to where they were."""
+    tensors = checkpoint.optimizer_state()
+    stepper.optimizer.load_state_dict(_without_prefix(tensors, OPTIMIZER))
+    set_random_states(_without_prefix(tensors, RANDOM), stepper.device)
+    if checkpoint.state["scaler"]:
+        stepper.scaler.load_state_dict(checkpoint.state["scaler"])
+
+
+def _without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _tidy(out: Path, state: RunState, keep_every: int | None) -> None:
+    """Make `best` and the folders those that belong to `state`."""
+    keep = {state.step, state.best_step if state.best_step is not None else state.step}
+    if keep_every is not None:
+        keep |= set(range(keep_every, state.step + 1, keep_every))
+    if state.best_step is not None:
+        checkpoints.point(out, "best", f"step-{state.best_step}")
+    checkpoints.prune(out, keep={f"step-{step}" for step in keep})

@@ -1,0 +1,340 @@
+"""Train from a `RunConfig` to a run directory: data, patches, model and loop put together.
+
+    RunConfig -> corpus -> splits -> entropy model -> threshold -> model -> loop -> runs/NAME
+
+The same call goes on where an earlier one stopped, whatever stopped it, and ends as the earlier
+one would have ended.
+"""
+
+import datetime
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bytelm import models
+from bytelm.data import Batches, Corpus, Splits, build_corpus, split
+from bytelm.errors import ConfigError, RunError
+from bytelm.models import ByteModel, EntropySource, ModelConfig, Ngram, NgramConfig
+from bytelm.training import checkpoints, environment, resume, run_directory
+from bytelm.training.checkpoints import Checkpoint
+from bytelm.training.entropy_source import cached_run, load_source, resolve_patcher
+from bytelm.training.loop import Cadence, Hooks, RunState, run_loop
+from bytelm.training.metrics import MetricsFile, Record, TensorBoard
+from bytelm.training.optimizers import Optimizer
+from bytelm.training.precision import autocast_dtype, gradient_scaler
+from bytelm.training.progress import ProgressDisplay
+from bytelm.training.schedules import lr_scale
+from bytelm.training.settings import (
+    Calibrated,
+    DataConfig,
+    EntropyRecipe,
+    EntropyRun,
+    HardwareConfig,
+    RunConfig,
+    TrainingConfig,
+)
+from bytelm.training.step import NotFiniteError, Stepper, Update, is_out_of_memory
+from bytelm.training.validation import Validation, streamed_bits_per_byte
+
+__all__ = [
+    "Calibrated",
+    "DataConfig",
+    "EntropyRecipe",
+    "EntropyRun",
+    "HardwareConfig",
+    "RunConfig",
+    "TrainResult",
+    "TrainingConfig",
+    "train",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """How a run ended."""
+
+    run_dir: Path
+    """Where everything is."""
+
+    steps: int
+    """Updates made, earlier starts included; 0 for an n-gram model."""
+
+    best_valid_bpb: float | None
+    """Bits per byte of the best evaluation; None without a validation split."""
+
+    stopped_early: bool
+    """Whether patience ended it before its last step."""
+
+
+def train(config: RunConfig, out: str | Path, *, progress: bool = True) -> TrainResult:
+    """Train, or go on training, the model of a recipe.
+
+    Args:
+        config: What to train.
+        out: Run directory; made if needed. A finished run is left as it is.
+        progress: Show progress on stderr.
+
+    Raises:
+        BytelmError: The data, the settings, the disk or the numbers do not allow it.
+        KeyboardInterrupt: SIGINT or SIGTERM; the state is saved, the same call goes on.
+
+    """
+    return _train(config.resolved(), Path(out), corpus=None, wait=False, progress=progress)
+
+
+def _train(
+    config: RunConfig, out: Path, *, corpus: Corpus | None, wait: bool, progress: bool
+) -> TrainResult:
+    """As `train`, for resolved settings; `corpus` is what `config.data` means, if known."""
+    device = environment.resolve_device(config.hardware.device)
+    deterministic = config.training.deterministic
+    with (
+        run_directory.locked(out, wait=wait),
+        environment.hardware_session(config.hardware, device, is_deterministic=deterministic),
+    ):
+        run_directory.require_same_settings(out, config)
+        checkpoint = resume.last(out, keep_every=config.training.keep_every)
+        if checkpoint is not None and _is_finished(config, resume.state_of(checkpoint)):
+            return _result(config, out, resume.state_of(checkpoint))
+        corpus = _corpus(config.data) if corpus is None else corpus
+        run_directory.require_same_data(out, config, corpus.fingerprint)
+        start = _Start(config=config, out=out, corpus=corpus, device=device, progress=progress)
+        if isinstance(config.model, NgramConfig):
+            return _count(start, config.model)
+        return _optimize(start, checkpoint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """One start of a run: its settings, data and place."""
+
+    config: RunConfig
+    out: Path
+    corpus: Corpus
+    device: torch.device
+    progress: bool
+
+    def splits(self) -> Splits:
+        data = self.config.data
+        return split(
+            self.corpus,
+            valid_fraction=data.valid_fraction,
+            test_fraction=data.test_fraction,
+            seed=data.split_seed,
+        )
+
+    def record(self, splits: Splits, **facts: Any) -> None:
+        """Write the settings, and what can matter about this start."""
+        run_directory.write_config(self.out, self.config)
+        sizes = {name: getattr(splits, name).num_bytes for name in ("train", "valid", "test")}
+        run_directory.record_start(
+            self.out,
+            data={"fingerprint": self.corpus.fingerprint, "bytes": sizes},
+            start={
+                "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                **environment.describe(self.device),
+                **facts,
+            },
+        )
+
+
+def _count(start: _Start, config: NgramConfig) -> TrainResult:
+    """Fit an n-gram model, which takes one pass, and save it."""
+    splits = start.splits()
+    model = Ngram.fit(config, splits.train)
+    start.record(splits)
+    state = RunState(micro_rows=1, bytes_seen=splits.train.num_bytes)
+    if splits.valid.num_bytes:
+        max_bytes = start.config.training.eval_bytes
+        state.note_evaluation(streamed_bits_per_byte(model, splits.valid, max_bytes=max_bytes))
+    resume.save(start.out, state, model, keep_every=None)
+    return _result(start.config, start.out, state)
+
+
+def _optimize(start: _Start, checkpoint: Checkpoint | None) -> TrainResult:
+    """Train from a checkpoint, or from fresh weights."""
+    config, training, splits = start.config, start.config.training, start.splits()
+    batches = Batches(
+        splits.train,
+        context_bytes=_context_bytes(config.model),
+        rows=training.batch_rows * training.accumulate,
+        seed=training.seed,
+        stride=config.data.stride,
+    )
+    model, facts = _model(start, splits, checkpoint)
+    stepper = _stepper(config, model.to(start.device), start.device)
+    state = RunState(micro_rows=training.batch_rows)
+    if checkpoint is not None:
+        state = resume.state_of(checkpoint)
+        resume.restore(checkpoint, stepper)
+    model.train()
+    start.record(splits, first_step=state.step, **facts)
+    with _records(start, state) as records:
+        hooks = Hooks(
+            update=partial(_update, config, start.out, stepper, batches),
+            epoch=batches.epoch,
+            evaluate=_evaluator(config, stepper, splits.valid),
+            record=records,
+            save=partial(
+                resume.save,
+                start.out,
+                model=model,
+                stepper=stepper,
+                keep_every=training.keep_every,
+            ),
+        )
+        run_loop(state, _cadence(config), hooks)
+    return _result(config, start.out, state)
+
+
+def _model(
+    start: _Start, splits: Splits, checkpoint: Checkpoint | None
+) -> tuple[ByteModel, dict[str, Any]]:
+    """The checkpoint's model, or a fresh one; and what was measured to build it."""
+    config = start.config
+    if checkpoint is not None:
+        model = models.from_definition(checkpoint.definition)
+        checkpoint.load_model_(model)
+        return model, {}
+    patcher, facts = None, {}
+    source = _entropy_source(start)
+    if config.patching is not None:
+        max_bytes = config.training.eval_bytes
+        patcher, found = resolve_patcher(config.patching, source, splits.valid, max_bytes=max_bytes)
+        facts = {"calibration": found} if found else {}
+    torch.manual_seed(config.training.seed)
+    return models.build(config.model, patcher=patcher, entropy_model=source), facts
+
+
+def _entropy_source(start: _Start) -> EntropySource | None:
+    """The source of entropies that the recipe asks for, trained now if need be."""
+    match start.config.entropy:
+        case None:
+            return None
+        case EntropyRun(path=path):
+            return load_source(Path(path))
+        case EntropyRecipe(recipe=recipe):
+            is_shared = recipe.data.paths == start.config.data.paths
+            corpus = start.corpus if is_shared else _corpus(recipe.data)
+            run_dir = cached_run(recipe, corpus.fingerprint)
+            _train(recipe, run_dir, corpus=corpus, wait=True, progress=start.progress)
+            return load_source(run_dir)
+
+
+def _context_bytes(model: ModelConfig) -> int:
+    assert not isinstance(model, NgramConfig), "counted, not trained"
+    return model.context_bytes
+
+
+def _corpus(data: DataConfig) -> Corpus:
+    if not data.paths:
+        raise ConfigError("data.paths is empty: name files or folders with --data PATH")
+    return build_corpus(data.paths, suffixes=data.suffixes)
+
+
+def _stepper(config: RunConfig, model: ByteModel, device: torch.device) -> Stepper:
+    dtype = autocast_dtype(config.training.precision, device)
+    return Stepper(
+        model,
+        Optimizer(config.optim, model.named_parameters(), role=models.parameter_role),
+        scaler=gradient_scaler(dtype, device),
+        dtype=dtype,
+        device=device,
+    )
+
+
+def _update(
+    config: RunConfig, out: Path, stepper: Stepper, batches: Batches, state: RunState
+) -> tuple[Update, float]:
+    """Make the update after `state.step` updates; what it measured, and its learning rate."""
+    scale = lr_scale(
+        config.schedule,
+        step=state.step,
+        total_steps=config.training.steps,
+        history=state.valid_history,
+    )
+    batch = batches.batch(state.step)
+    try:
+        update = stepper.update(batch, micro_rows=state.micro_rows, lr_scale=scale)
+    except NotFiniteError as error:
+        last = checkpoints.pointed(out, "last")
+        optim = config.optim
+        raise RunError(
+            f"step {state.step + 1}: {error}. The weights were not changed; the last good "
+            f"checkpoint is {last or 'none, as none was saved yet'}. Try a lower optim.lr (now "
+            f"{optim.lr:g}) or optim.matrix_lr (now {optim.resolved_matrix_lr:g}), or "
+            "training.precision fp32, with another --out"
+        ) from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunError(
+            f"step {state.step + 1}: out of memory with a single row of "
+            f"{batches.context_bytes} bytes; lower model.context_bytes or the model's sizes"
+        ) from error
+    return update, config.optim.lr * scale
+
+
+def _evaluator(config: RunConfig, stepper: Stepper, valid: Corpus) -> Callable[[], float] | None:
+    """What measures the model between updates; None without text to measure it on."""
+    if valid.num_bytes < 2:
+        return None
+    validation = Validation(
+        valid,
+        context_bytes=_context_bytes(config.model),
+        rows=config.training.batch_rows,
+        max_bytes=config.training.eval_bytes,
+    )
+    return partial(
+        validation.bits_per_byte, stepper.model, device=stepper.device, dtype=stepper.dtype
+    )
+
+
+@contextmanager
+def _records(start: _Start, state: RunState) -> Iterator[list[Record]]:
+    """Everything that is given each row: files and the display."""
+    training = start.config.training
+    with ExitStack() as stack:
+        file = MetricsFile(start.out, resume_step=state.step)
+        stack.callback(file.close)
+        records: list[Record] = [file]
+        if training.tensorboard:
+            board = TensorBoard(start.out, resume_step=state.step)
+            stack.callback(board.close)
+            records.append(board)
+        if start.progress:
+            display = ProgressDisplay(
+                f"{start.config.model.kind} {start.out.name[:20]}",
+                total_steps=training.steps,
+                first_step=state.step,
+            )
+            records.append(stack.enter_context(display))
+        yield records
+
+
+def _cadence(config: RunConfig) -> Cadence:
+    training = config.training
+    return Cadence(
+        total_steps=training.steps,
+        eval_every=training.eval_every,
+        save_every=training.save_every,
+        patience=training.patience,
+    )
+
+
+def _is_finished(config: RunConfig, state: RunState) -> bool:
+    return isinstance(config.model, NgramConfig) or _cadence(config).is_finished(state)
+
+
+def _result(config: RunConfig, out: Path, state: RunState) -> TrainResult:
+    return TrainResult(
+        run_dir=out,
+        steps=state.step,
+        best_valid_bpb=state.best_valid_bpb,
+        stopped_early=_cadence(config).is_out_of_patience(state),
+    )

@@ -1,0 +1,131 @@
+"""Oracles: the one-page forward of the released model written out densely, and counts by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bytelm.models import BLT, BLTConfig
+from bytelm.models.blt import CrossAttention
+from bytelm.nn.hash_ngrams import hash_ids
+from bytelm.nn.transformer import TransformerLayer
+from bytelm.patching import Entropy, Patches, Space, Static
+from conftest import TEXT, as_ids, blt
+
+
+def rms(x: Tensor, weight: Tensor) -> Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
+
+
+def turned(x: Tensor, theta: float) -> Tensor:
+    """Rotary positions pair by pair, x [T, K]."""
+    out = torch.empty_like(x)
+    for position in range(x.shape[0]):
+        for pair in range(x.shape[1] // 2):
+            angle = torch.tensor(position * theta ** (-2 * pair / x.shape[1]), dtype=x.dtype)
+            a, b = x[position, 2 * pair], x[position, 2 * pair + 1]
+            out[position, 2 * pair] = a * angle.cos() - b * angle.sin()
+            out[position, 2 * pair + 1] = a * angle.sin() + b * angle.cos()
+    return out
+
+
+def dense_layer(layer: TransformerLayer, x: Tensor, window: int | None, theta: float) -> Tensor:
+    attention, ffn = layer.attention, layer.ffn
+    h = rms(x, layer.attention_norm.weight)
+    heads = []
+    for q, k, v in zip(
+        *(
+            (h @ proj.weight.T).chunk(attention.n_heads, -1)
+            for proj in (attention.q_proj, attention.k_proj, attention.v_proj)
+        ),
+        strict=True,
+    ):
+        scores = turned(q, theta) @ turned(k, theta).T / q.shape[1] ** 0.5
+        for i in range(len(x)):
+            for j in range(len(x)):
+                if j > i or (window is not None and j <= i - window):
+                    scores[i, j] = -torch.inf
+        heads.append(scores.softmax(-1) @ v)
+    x = x + torch.cat(heads, -1) @ attention.o_proj.weight.T
+    h = rms(x, layer.ffn_norm.weight)
+    gated = F.silu(h @ ffn.gate_proj.weight.T) * (h @ ffn.up_proj.weight.T)
+    return x + gated @ ffn.down_proj.weight.T
+
+
+def dense_cross(cross: CrossAttention, x: Tensor, kv: Tensor, mask: Tensor) -> Tensor:
+    q, kv = rms(x, cross.q_norm.weight) @ cross.q_proj.weight.T, rms(kv, cross.kv_norm.weight)
+    heads = []
+    for qh, kh, vh in zip(
+        q.chunk(cross.n_heads, -1),
+        (kv @ cross.k_proj.weight.T).chunk(cross.n_heads, -1),
+        (kv @ cross.v_proj.weight.T).chunk(cross.n_heads, -1),
+        strict=True,
+    ):
+        scores = (qh @ kh.T / qh.shape[1] ** 0.5).masked_fill(~mask, -torch.inf)
+        heads.append(scores.softmax(-1) @ vh)
+    return 2 * x + torch.cat(heads, -1) @ cross.o_proj.weight.T
+
+
+def dense_forward(model: BLT, ids: Tensor, starts: Tensor) -> Tensor:
+    """Appendix A of the notes on the released model: masks and loops, one row, no caches."""
+    config = model.config
+    enc = starts[:-1].long().cumsum(0) - 1
+    dec = starts.long().cumsum(0)[1:] - 2
+    k, count = config.cross_attn_k, int(enc.max()) + 1
+    x = model.embed.weight[ids]
+    if model.hash_ngrams is not None:
+        buckets = hash_ids(ids[None], config.ngram_sizes, config.num_buckets)[0]
+        for index in range(len(config.ngram_sizes)):
+            x = x + model.hash_ngrams.weight[index * config.num_buckets + buckets[:, index]]
+    for layer in model.encoder:
+        x = dense_layer(layer, x, config.window, config.rope_theta)
+    pooled = torch.stack([x[enc == patch].amax(0) for patch in range(count)])
+    queries = (pooled @ model.pool_proj.weight.T).view(count * k, config.dim)
+    patch_of_query = torch.arange(count).repeat_interleave(k)
+    z = dense_cross(model.encoder_cross, queries, x, patch_of_query[:, None] == enc)
+    z = model.global_in(z.view(count, k * config.dim))
+    for layer in model.global_layers:
+        z = dense_layer(layer, z, None, config.rope_theta)
+    y = model.global_out(z).view(count * k, config.dim)
+    for layer in model.decoder:
+        x = dense_cross(layer.cross, x, y, dec[:, None] == patch_of_query)
+        x = dense_layer(layer.local, x, config.window, config.rope_theta)
+    return rms(x, model.norm.weight) @ model.head.weight.T
+
+
+@pytest.mark.parametrize("patch_size", [1, 3, 50])
+def test_equals_the_dense_forward(patch_size: int) -> None:
+    model = blt(False, Static(patch_size=patch_size), None).double()
+    ids = as_ids(TEXT[60:90])
+    starts = model.patch(ids)
+    with torch.no_grad():
+        got = model(ids, starts)
+        expected = dense_forward(model, ids[0], starts[0])
+    torch.testing.assert_close(got[0], expected.float(), atol=1e-5, rtol=1e-5)
+
+
+def test_released_boundary_rule() -> None:
+    """Ids 0 and 1 start patches, then id i + 1 where the entropy after id i is above theta."""
+    patches = Patches.from_starts(torch.tensor([[True, True, False, False, True, False]]))
+    assert patches.lengths.tolist() == [[1, 3, 2]]
+
+
+def test_every_parameter_learns() -> None:
+    model = blt(False, Space(), None).train()
+    model(as_ids(TEXT[:60])).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        grad = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
+        assert grad.abs().sum() > 0, name
+
+
+def test_a_fresh_model_predicts_uniformly() -> None:
+    model = BLT(BLTConfig(num_buckets=64), Space())
+    assert (model(as_ids(b"abc")) == 0).all()
+
+
+def test_patcher_and_entropy_model_belong_together() -> None:
+    with pytest.raises(ValueError, match="'entropy' patcher needs an entropy model"):
+        BLT(BLTConfig(num_buckets=64), Entropy(threshold=1.0))
+    with pytest.raises(ValueError, match="multiple of 2 \\* n_heads"):
+        BLTConfig(dim=30, n_heads=4)

@@ -1,0 +1,81 @@
+"""The public surface on bytes: arguments, stop sequences, progress, loading."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import bytelm
+from bytelm.decoding.session import _held_back
+from bytelm.errors import CheckpointError
+from bytelm.language_model import LanguageModel
+from conftest import TEXT, byte_gpt, ngram
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    return LanguageModel(ngram())
+
+
+def text(model: LanguageModel, **options: object) -> bytes:
+    return b"".join(model.generate(b"Call ", **options))  # pyright: ignore[reportArgumentType]
+
+
+def test_exactly_the_asked_number_of_bytes(model: LanguageModel) -> None:
+    assert [len(text(model, max_new_bytes=n)) for n in (0, 1, 77)] == [0, 1, 77]
+
+
+def test_a_stop_sequence_ends_the_text_and_is_not_part_of_it(model: LanguageModel) -> None:
+    whole = text(model, max_new_bytes=60, temperature=0)
+    stop = whole[20:25]
+    expected = whole[: whole.index(stop)]
+    assert text(model, max_new_bytes=60, temperature=0, stop=(stop,)) == expected
+    assert text(model, max_new_bytes=60, temperature=0, stop=(b"never",)) == whole
+
+
+@pytest.mark.parametrize(
+    ("pending", "stop", "held"),
+    [(b"ab", b"bc", 1), (b"abc", b"abcd", 3), (b"abx", b"bc", 0), (b"", b"bc", 0)],
+)
+def test_only_what_could_begin_a_stop_sequence_is_held_back(
+    pending: bytes, stop: bytes, held: int
+) -> None:
+    assert _held_back(pending, [stop], len(stop)) == held
+
+
+def test_seeds(model: LanguageModel) -> None:
+    assert text(model, seed=1) == text(model, seed=1) != text(model, seed=2)
+    assert text(model, seed=None) != text(model, seed=None)
+
+
+def test_arguments_out_of_range(model: LanguageModel) -> None:
+    with pytest.raises(ValueError, match="max_new_bytes must be at least 0, got -1"):
+        model.generate(max_new_bytes=-1)
+    with pytest.raises(ValueError, match="stop sequence must not be empty"):
+        model.generate(stop=(b"",))
+    with pytest.raises(ValueError, match="at least 1 row"):
+        model.session(rows=0)
+    with pytest.raises(ValueError, match="one piece for each of 2 rows, got 1"):
+        model.session(rows=2).push([b"a"])
+    with pytest.raises(ValueError, match=r"expected uint8 \[n\]"):
+        model.log_probs(np.zeros(3))
+
+
+def test_progress_counts_every_byte() -> None:
+    seen: list[int] = []
+    LanguageModel(byte_gpt(False, window=16)).score(TEXT * 40, on_progress=seen.append)
+    assert sum(seen) == len(TEXT) * 40
+    assert len(seen) > 1
+
+
+def test_bytes_bytearray_memoryview_and_array_are_the_same(model: LanguageModel) -> None:
+    array = np.frombuffer(TEXT, np.uint8)
+    wanted = model.bits_per_byte(TEXT)
+    assert {model.bits_per_byte(x) for x in (bytearray(TEXT), memoryview(TEXT), array)} == {wanted}
+
+
+def test_load_names_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        bytelm.load(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        bytelm.load(tmp_path)

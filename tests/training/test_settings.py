@@ -1,0 +1,132 @@
+"""Oracles: the recipe text, and rules written out by hand."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bytelm import config as configuration
+from bytelm.errors import ConfigError
+from bytelm.models import BLTConfig, ByteGPTConfig, EntropyLMConfig, NgramConfig
+from bytelm.patching import Entropy, Static
+from bytelm.training.settings import (
+    Calibrated,
+    DataConfig,
+    EntropyRecipe,
+    EntropyRun,
+    HardwareConfig,
+    RunConfig,
+    TrainingConfig,
+)
+
+RECIPE = """
+[model]
+kind = "blt"
+[data]
+paths = ["text"]
+[patching]
+kind = "calibrated"
+mean_patch_bytes = 5
+[entropy]
+kind = "train"
+[entropy.recipe.model]
+kind = "entropy-lm"
+dim = 32
+[schedule]
+kind = "cosine"
+warmup_steps = 10
+[training]
+steps = 50
+"""
+
+
+def test_a_recipe_becomes_a_run_config_and_back(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(RECIPE)
+    config = configuration.load(RunConfig, file, {"optim.matrix_lr": "0.01", "training.seed": "7"})
+    assert config.patching == Calibrated(mean_patch_bytes=5.0)
+    assert isinstance(config.entropy, EntropyRecipe)
+    assert config.entropy.recipe.model == EntropyLMConfig(dim=32)
+    assert (config.optim.matrix_lr, config.training.seed) == (0.01, 7)
+    tables = configuration.to_dict(config.resolved())
+    assert configuration.from_dict(RunConfig, tables) == config.resolved()
+
+
+def test_resolving_hands_data_and_hardware_down_and_makes_paths_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = RunConfig(model=EntropyLMConfig())
+    config = RunConfig(
+        model=BLTConfig(),
+        data=DataConfig(paths=("text", "-"), valid_fraction=0.2),
+        patching=Entropy(threshold=1.0),
+        entropy=EntropyRecipe(recipe=recipe),
+        hardware=HardwareConfig(threads=3),
+    )
+    resolved = config.resolved()
+    assert resolved.data.paths == (str(tmp_path / "text"), "-")
+    assert resolved.entropy.recipe.data == resolved.data
+    assert resolved.entropy.recipe.hardware.threads == 3
+    assert resolved.resolved() == resolved
+    own = replace(recipe, data=DataConfig(paths=("other",)))
+    resolved = replace(config, entropy=EntropyRecipe(recipe=own)).resolved()
+    assert resolved.entropy.recipe.data.paths == (str(tmp_path / "other"),)
+    resolved = replace(config, entropy=EntropyRun(path="run")).resolved()
+    assert resolved.entropy.path == str(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: RunConfig(model=BLTConfig()), "'blt' needs a table `patching`"),
+        (
+            lambda: RunConfig(model=ByteGPTConfig(), patching=Static(patch_size=4)),
+            "'byte-gpt' takes no table `patching`",
+        ),
+        (
+            lambda: RunConfig(model=BLTConfig(), patching=Calibrated()),
+            "'calibrated' patcher needs a table `entropy`",
+        ),
+        (
+            lambda: RunConfig(
+                model=BLTConfig(), patching=Static(patch_size=4), entropy=EntropyRun(path="x")
+            ),
+            "'static' patcher takes no `entropy`",
+        ),
+        (
+            lambda: RunConfig(
+                model=BLTConfig(),
+                patching=Calibrated(),
+                entropy=EntropyRecipe(recipe=RunConfig(model=ByteGPTConfig())),
+            ),
+            "'byte-gpt' gives no entropies",
+        ),
+        (lambda: DataConfig(valid_fraction=0.6, test_fraction=0.5), "got 0.6 and 0.5"),
+        (lambda: TrainingConfig(steps=0), "steps must be at least 1, got 0"),
+        (lambda: TrainingConfig(patience=0), "patience must be at least 1 or none"),
+        (lambda: TrainingConfig(seed=-1), "seed must be >= 0"),
+        (lambda: HardwareConfig(threads=0), "threads must be at least 1"),
+        (lambda: Calibrated(mean_patch_bytes=0.5), "at least 1, got 0.5"),
+        (lambda: Calibrated(min_patch_bytes=4, max_patch_bytes=2), "max_patch_bytes"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(build, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_an_ngram_model_may_give_entropies() -> None:
+    recipe = RunConfig(model=NgramConfig())
+    RunConfig(model=BLTConfig(), patching=Calibrated(), entropy=EntropyRecipe(recipe=recipe))
+
+
+def test_a_refused_combination_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(RECIPE.replace('kind = "calibrated"\nmean_patch_bytes = 5', 'kind = "space"'))
+    with pytest.raises(ConfigError, match=r"recipe.toml.*'space' patcher takes no `entropy`"):
+        configuration.load(RunConfig, file, {})
+
+
+def test_every_setting_has_a_docstring() -> None:
+    assert [s.name for s in configuration.describe(RunConfig) if not s.doc] == []
