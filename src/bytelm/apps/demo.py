@@ -161,7 +161,9 @@ def _evaluate(
 
 
 def _parameters(model: LanguageModel) -> int:
-    return sum(parameter.numel() for parameter in model.model.parameters())
+    """Trained numbers; of a count model, the numbers in its tables."""
+    trained = sum(parameter.numel() for parameter in model.model.parameters())
+    return trained or sum(buffer.numel() for buffer in model.model.buffers())
 
 
 def _write(

@@ -97,9 +97,10 @@ def _run(argv: list[str]) -> int:
     if not argv or argv[0] not in VERBS:
         return _front_page(argv)
     verb, *words = argv
-    # Idle threads of a parallel region must not spin: beside any other process on the same cores
-    # they make training up to ten times slower (docs/LOG.md). Read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Idle threads of a parallel region spin for long by default: beside any other process on the
+    # same cores that makes training up to eight times slower (docs/LOG.md). Read by libgomp when
+    # torch is loaded; a user's own setting stands.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     module = importlib.import_module(f"bytelm.cli.{verb}")
     parser = _Parser(
         prog=f"bytelm {verb}",
