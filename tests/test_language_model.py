@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import bytelm
+from bytelm.config import load
 from bytelm.decoding.session import _held_back
 from bytelm.errors import CheckpointError
 from bytelm.language_model import LanguageModel
+from bytelm.training.run import RunConfig, train
 from conftest import TEXT, byte_gpt, ngram
 
 
@@ -51,11 +53,11 @@ def test_seeds(model: LanguageModel) -> None:
 def test_arguments_out_of_range(model: LanguageModel) -> None:
     with pytest.raises(ValueError, match="max_new_bytes must be at least 0, got -1"):
         model.generate(max_new_bytes=-1)
-    with pytest.raises(ValueError, match="stop sequence must not be empty"):
+    with pytest.raises(ValueError, match="byte strings that are not empty"):
         model.generate(stop=(b"",))
     with pytest.raises(ValueError, match="at least 1 row"):
         model.session(rows=0)
-    with pytest.raises(ValueError, match="one piece for each of 2 rows, got 1"):
+    with pytest.raises(ValueError, match="one piece for each of 2 rows, got 1 pieces"):
         model.session(rows=2).push([b"a"])
     with pytest.raises(ValueError, match=r"expected uint8 \[n\]"):
         model.log_probs(np.zeros(3))
@@ -79,3 +81,54 @@ def test_load_names_what_is_missing(tmp_path: Path) -> None:
         bytelm.load(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         bytelm.load(tmp_path)
+
+
+def test_a_trained_and_loaded_model_reads_any_chunks_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 4 where it is hardest: at a recipe's size, with log-probabilities far from 0."""
+    monkeypatch.setenv("BYTELM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "text").write_bytes(TEXT * 300)
+    settings = {
+        "data.paths": (str(tmp_path / "text"),),
+        "training.steps": 40,
+        "entropy.recipe.training.steps": 10,
+        "hardware.threads": 1,
+    }
+    train(load(RunConfig, "blt-tiny", settings), tmp_path / "run", progress=False)
+    model = bytelm.load(tmp_path / "run")
+    data = bytes(reversed(TEXT)) + TEXT
+    whole, session = model.log_probs(data), model.session()
+    assert whole.min() < -10
+    for t in range(len(data)):
+        np.testing.assert_allclose(session.log_probs()[0], whole[t], atol=2e-6)
+        session.push([data[t : t + 1]])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_buckets": 10**9}, "defines a model of"),
+        ({"n_heads": 0}, "does not define a model|n_heads"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_hostile_definition_is_refused_before_memory_is_asked_for(
+    tmp_path: Path, change: dict, message: str
+) -> None:
+    from bytelm.models import definition
+    from bytelm.training import checkpoints
+
+    model = byte_gpt(False, window=16)
+    stored = definition(model)
+    stored["model"] |= change
+    folder = checkpoints.save(
+        tmp_path,
+        step=1,
+        definition=stored,
+        model=model.state_dict(),
+        optimizer={},
+        state={},
+    )
+    with pytest.raises(bytelm.BytelmError, match=message):
+        bytelm.load(folder)

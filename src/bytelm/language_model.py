@@ -5,7 +5,6 @@ checkpoint holds, and is the same for every kind of model.
 Shape key: n bytes.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from bytelm.decoding.reader import Predictions, Reader
 from bytelm.decoding.sampling import Sampling
 from bytelm.decoding.segmenter import Segmenter
 from bytelm.decoding.session import CHUNK_BYTES, Session, generate
-from bytelm.models import ByteModel, from_definition
-from bytelm.training import checkpoints
+from bytelm.evaluation.likelihood import bits_per_byte
+from bytelm.models import ByteModel
+from bytelm.training.loading import load_model
 from bytelm.vocab import NUM_BYTES
 
 SEGMENT_BYTES = 1 << 16
@@ -58,7 +58,7 @@ class LanguageModel:
         Normalized over the 256 byte values. `data` is one document. Holds n * 1 KiB; use
         `bits_per_byte` for long files.
         """
-        chunks = [rows.log_probs for _, rows in self._chunks(_array(data))]
+        chunks = [rows.log_probs.float() for _, rows in self._chunks(_array(data))]
         return torch.cat(chunks).numpy() if chunks else np.zeros((0, NUM_BYTES), np.float32)
 
     def score(self, data: Bytes, *, on_progress: Callable[[int], None] | None = None) -> Scored:
@@ -72,8 +72,7 @@ class LanguageModel:
         data = _array(data)
         nll, entropies, starts = [], [], []
         for chunk, rows in self._chunks(data):
-            index = torch.from_numpy(chunk.astype(np.int64))[:, None]
-            nll.append(-rows.log_probs.gather(1, index)[:, 0].numpy())
+            nll.append(_nll(rows, chunk))
             entropies.append(rows.entropies)
             starts.append(rows.starts)
             if on_progress is not None:
@@ -84,8 +83,10 @@ class LanguageModel:
 
     def bits_per_byte(self, data: Bytes) -> float:
         """Mean code length of a byte of one document, in bits; 0.0 for an empty one."""
-        nll = self.score(data).nll_nats
-        return float(nll.sum(dtype=np.float64) / (math.log(2) * len(nll))) if len(nll) else 0.0
+        data, nats = _array(data), 0.0
+        for chunk, rows in self._chunks(data):
+            nats += float(_nll(rows, chunk).sum(dtype=np.float64))
+        return bits_per_byte(nats, len(data)) if len(data) else 0.0
 
     def patch_starts(self, data: Bytes) -> np.ndarray:
         """Where patches start, bool `[n]`; everywhere for a model without patches."""
@@ -131,8 +132,12 @@ class LanguageModel:
         """
         if max_new_bytes < 0:
             raise ValueError(f"max_new_bytes must be at least 0, got {max_new_bytes}")
-        if any(len(sequence) == 0 for sequence in stop):
-            raise ValueError("a stop sequence must not be empty")
+        if isinstance(stop, bytes) or not all(isinstance(s, bytes) and s for s in stop):
+            raise ValueError(
+                f"stop must be a list of byte strings that are not empty, got {stop!r}"
+            )
+        if not isinstance(prompt, bytes | bytearray | memoryview):
+            raise ValueError(f"prompt must be bytes, got {type(prompt).__name__}")
         sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
         return generate(
             self.model,
@@ -166,6 +171,12 @@ class LanguageModel:
         return (np.concatenate(known)[: len(data)] if known else None), starts
 
 
+def _nll(rows: Predictions, chunk: np.ndarray) -> np.ndarray:
+    """Negative log-likelihood, float32 nats, of each byte of a chunk."""
+    index = torch.from_numpy(chunk.astype(np.int64))[:, None]
+    return -rows.log_probs.gather(1, index)[:, 0].float().numpy()
+
+
 def _shifted(ahead: Predictions, rows: Predictions) -> Predictions:
     """Predictions of the bytes of a chunk, from those of the bytes after them."""
     return Predictions(
@@ -186,11 +197,13 @@ def _array(data: Bytes) -> np.ndarray:
 def load(path: str | Path, *, device: str = "cpu") -> LanguageModel:
     """Load a run directory (its best checkpoint, else its last) or one checkpoint directory.
 
+    It computes in float64 where the device has it: a trained model's log-probabilities reach -30,
+    and in float32 the same bytes read in other chunks differ there by more than 1e-5.
+
     Raises:
         CheckpointError: Missing, truncated, foreign or of another version.
 
     """
-    checkpoint = checkpoints.read(checkpoints.find(Path(path)))
-    model = from_definition(checkpoint.definition)
-    checkpoint.load_model_(model)
-    return LanguageModel(model.to(device))
+    model = load_model(Path(path)).to(device)
+    has_float64 = torch.device(device).type != "mps"
+    return LanguageModel(model.double() if has_float64 else model)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
 import pytest
 
 import bytelm
@@ -305,6 +306,43 @@ def test_numbers_out_of_range_are_usage_errors(recipe, capsys):
         assert f"expected a whole number >= 1, got '{text}'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flag", "text", "wanted"),
+    [
+        ("--steps", "1" + 400 * "0", None),
+        ("--seed", str(2**64), "a whole number 0 to 2^64 - 1"),
+        ("--threads", "99999999999", "a whole number 1 to 1024"),
+    ],
+)
+def test_huge_numbers_are_read_or_refused_with_their_range(recipe, capsys, flag, text, wanted):
+    if wanted is None:
+        assert cli.main(["train", "tiny", flag, text]) == 0
+        return
+    assert usage_error("train", "tiny", flag, text) == 2
+    assert f"expected {wanted}, got '{text}'" in capsys.readouterr().err
+
+
+def test_demo_hands_its_flags_to_both_models(monkeypatch, capsys):
+    asked = {}
+
+    def run_demo(paths, *, out, settings, say):
+        asked.update(settings, paths=paths)
+        raise BytelmError("enough")
+
+    stand_in = types.ModuleType("bytelm.apps.demo")
+    stand_in.run_demo = run_demo  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bytelm.apps.demo", stand_in)
+    flags = ["--steps", "5", "--seed", "0", "--device", "cpu", "--threads", "2"]
+    assert cli.main(["demo", "here", *flags]) == 1
+    assert asked == {
+        "paths": ["here"],
+        "training.steps": 5,
+        "training.seed": 0,
+        "hardware.device": "cpu",
+        "hardware.threads": 2,
+    }
+
+
 def test_config_prints_a_recipe_that_loads_to_the_same_settings(recipe, capsys):
     flags = ["--data", 'a"\\', "\x7fb", "--training.steps", "none", "--model.betas", "1e-5,inf"]
     assert cli.main(["config", "tiny", *flags]) == 0
@@ -372,6 +410,11 @@ def test_generate_reads_a_pipe_as_the_prompt(parrot, monkeypatch):
         ["--top-p", "0"],
         ["--top-p", "1.1"],
         ["--top-k", "0"],
+        ["--top-k", "257"],
+        ["--stop="],
+        ["--seed", str(2**64)],
+        ["--seed", "-1"],
+        ["--max-new-bytes", "-1"],
         ["--prompt", "a", "--prompt-file", "b"],
     ],
 )
@@ -392,14 +435,15 @@ def test_a_character_is_never_split(capsys):
 # --- calibrate, cost ---------------------------------------------------------------------------
 
 
+class ByteValues:
+    """A byte's entropy is its value in 1/64 nats."""
+
+    def entropies(self, data: bytes):
+        return np.asarray([byte / 64 for byte in data], np.float32)
+
+
 def test_calibrate_prints_the_threshold_in_nats_and_bits(monkeypatch, capsys, tmp_path):
-    import numpy as np
-
-    class Source:
-        def entropies(self, data: bytes):
-            return np.asarray([byte / 64 for byte in data], np.float32)
-
-    monkeypatch.setattr(bytelm, "load", lambda run: Source(), raising=False)
+    monkeypatch.setattr(bytelm, "load", lambda run: ByteValues(), raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "a.bin").write_bytes(bytes(range(200)))
     argv = ["calibrate", str(tmp_path / "a.bin"), "--entropy", "run", "--mean-patch-bytes", "4"]
@@ -411,6 +455,42 @@ def test_calibrate_prints_the_threshold_in_nats_and_bits(monkeypatch, capsys, tm
     assert found["threshold_bits"] == pytest.approx(found["threshold_nats"] * 1.442695)
     assert cli.main(argv) == 0
     assert "nats (" in capsys.readouterr().out
+
+
+@pytest.fixture
+def rising(monkeypatch, tmp_path):
+    monkeypatch.setattr(bytelm, "load", lambda run: ByteValues(), raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # Every fourth byte rises by 1 to 50 steps; the fall after it is no start.
+    (tmp_path / "a.bin").write_bytes(b"".join(bytes([10, 10, 10, 11 + i]) for i in range(50)))
+    return ["calibrate", str(tmp_path / "a.bin"), "--entropy", "run", "--json"]
+
+
+def test_calibrate_finds_the_threshold_of_the_rise(rising, capsys):
+    assert cli.main([*rising, "--relative", "--mean-patch-bytes", "8"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    # 25 starts in 200 bytes: the first byte and the 24 largest rises, 27 to 50 steps of 1/64.
+    assert found["rule"] == "relative_threshold"
+    assert found["mean_patch_bytes"] == 8
+    assert found["threshold_nats"] == pytest.approx(26.5 / 64)
+
+
+def test_calibrate_keeps_the_limits_and_its_warnings_name_files(rising, capsys, tmp_path):
+    (tmp_path / "flat.bin").write_bytes(b"\x00" * 300)
+    rising.insert(1, str(tmp_path / "flat.bin"))
+    assert cli.main([*rising, "--mean-patch-bytes", "8", "--max-patch-bytes", "100"]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found["rule"] == "threshold"
+    assert found["mean_patch_bytes_per_file"][str(tmp_path / "flat.bin")] == 100
+    assert f"{tmp_path / 'flat.bin'} (100.00)" in captured.err
+    assert cli.main([*rising, "--mean-patch-bytes", "8", "--min-patch-bytes", "9"]) == 0
+    assert json.loads(capsys.readouterr().out)["mean_patch_bytes"] >= 9
+
+
+def test_calibrate_refuses_limits_that_no_patch_can_meet(rising, capsys):
+    assert cli.main([*rising, "--min-patch-bytes", "9", "--max-patch-bytes", "8"]) == 1
+    assert "max_patch_bytes must be at least min_patch_bytes (9), got 8" in capsys.readouterr().err
 
 
 def test_calibrate_refuses_text_without_bytes(monkeypatch, capsys, tmp_path):

@@ -81,6 +81,7 @@ def test_an_empty_file_is_no_error(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        ([], "Give --run RUN, a trained model, or a rule that needs none: --patcher static"),
         (["--patcher", "space", "--patch-size", "3"], "--patch-size is no setting of --patcher"),
         (["--run", "r", "--threshold", "1"], "--threshold is no setting of --run"),
         (["--patcher", "shannon-window", "--window", "1"], "window must be 2"),

@@ -62,12 +62,17 @@ def test_suffixes_choose_in_folders_only(folder, cache):
     assert contents(corpus) == [CONTENT["B"], CONTENT["a.txt"], CONTENT["b.txt"]]
 
 
-def test_one_file_is_mapped_where_it_lies(folder, cache):
-    corpus = build_corpus([folder / "a/z.bin"], cache_dir=cache)
-    assert contents(corpus) == [bytes(range(256))]
-    assert corpus.mapped.path == folder / "a/z.bin"
+@pytest.mark.parametrize("given", ["a/z.bin", "."])
+def test_what_happens_to_the_files_later_does_not_change_a_corpus(folder, cache, given):
+    """A file that is mapped in place and shortened would end the process here with SIGBUS."""
+    corpus = build_corpus([folder / given], cache_dir=cache)
+    expected = contents(corpus)
+    assert bytes(range(256)) in expected
     assert not corpus.data.flags.writeable
-    assert not cache.exists()
+    for name in CONTENT:
+        os.truncate(folder / name, 0)
+    assert contents(corpus) == expected
+    assert corpus.fingerprint == from_documents(expected).fingerprint
 
 
 def test_empty_files_are_documents(folder, cache):
@@ -204,11 +209,12 @@ def test_a_named_pipe_is_read_to_its_end(tmp_path, cache):
     assert writer.wait() == 0
 
 
+@pytest.mark.parametrize("given", ["b.txt", "."])
 @pytest.mark.parametrize("new", [b"", b"be", b"beeeee", b"BEE"])
-def test_a_file_that_changes_while_it_is_read_is_an_error(folder, cache, monkeypatch, new):
+def test_a_file_that_changes_while_it_is_read_is_an_error(folder, cache, monkeypatch, new, given):
     change_while_read(monkeypatch, folder / "b.txt", new)
     with pytest.raises(DataError, match=r"b\.txt changed while it was read: 3 bytes at first"):
-        build_corpus([folder], cache_dir=cache)
+        build_corpus([folder / given], cache_dir=cache)
     assert not list(cache.glob("*"))
 
 
@@ -225,18 +231,19 @@ def change_while_read(monkeypatch, path: Path, new: bytes) -> None:
     monkeypatch.setattr(documents, "_blocks", blocks)
 
 
-def test_a_single_file_that_changes_while_it_is_mapped_is_an_error(folder, cache, monkeypatch):
-    path = folder / "b.txt"
-    real_map = documents.map_file
+def test_a_file_that_changes_between_hash_and_copy_is_an_error(folder, cache, monkeypatch):
+    path, real_copied = folder / "b.txt", documents._copied
 
-    def map_file(*args):
-        mapped = real_map(*args)
-        path.write_bytes(b"grown longer")
-        return mapped
+    def copied(sources, target):
+        before = path.stat()
+        path.write_bytes(b"BEE")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return real_copied(sources, target)
 
-    monkeypatch.setattr(documents, "map_file", map_file)
-    with pytest.raises(DataError, match="changed while it was read: 3 bytes at first, now 12"):
+    monkeypatch.setattr(documents, "_copied", copied)
+    with pytest.raises(DataError, match="changed while it was read; start the same command again"):
         build_corpus([path], cache_dir=cache)
+    assert not list(cache.glob("*"))
 
 
 def cache_file(cache: Path) -> Path:

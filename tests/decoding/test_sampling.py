@@ -34,6 +34,16 @@ def test_temperature_is_an_exponent() -> None:
     assert kept(Sampling(temperature=0.5), 0.75, 0.25) == pytest.approx([0.9, 0.1])
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 1e-310, 5e-324, 1e308])
+def test_any_temperature_above_zero_gives_a_distribution(temperature: float) -> None:
+    probs = kept(Sampling(temperature=temperature), 0.2, 0.5, 0.3)
+    # The limits of p^(1/T): all on the likeliest, or the same for each of the 256.
+    assert probs == pytest.approx([0, 1, 0] if temperature < 1 else [1 / 256] * 3)
+    sampling = Sampling(temperature=temperature, top_k=2, top_p=0.9)
+    chosen = sampling.choose(log_probs(0.2, 0.5, 0.3), torch.Generator().manual_seed(0))
+    assert chosen == 1 or temperature > 1
+
+
 def test_temperature_zero_is_greedy() -> None:
     choice = Sampling(temperature=0).choose(log_probs(0.2, 0.5, 0.3), torch.Generator())
     assert choice == 1

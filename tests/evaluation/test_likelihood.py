@@ -1,6 +1,7 @@
 """Oracles: closed-form models, figures computed by hand, law 5."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,6 +122,9 @@ def test_a_figure_below_half_of_the_best_compressor_is_flagged():
     documents = [_document("a", b"x" * 100)]
     flagged = evaluate(Constant(bits=0.9), documents, compressors=[_xz(2.0)])
     assert "below half of xz -9e (2.000)" in flagged.warnings[0]
+    # It names a check that can be made, and only verbs that exist.
+    assert "was this text, or a copy of it, in the training data?" in flagged.warnings[0]
+    assert set(re.findall(r"`bytelm (\w+)`", flagged.warnings[0])) == {"evaluate"}
     assert evaluate(Constant(bits=1.1), documents, compressors=[_xz(2.0)]).warnings == ()
     assert evaluate(Constant(bits=0.9), documents).warnings == ()
 

@@ -101,7 +101,7 @@ def test_equals_the_dense_forward(patch_size: int) -> None:
     with torch.no_grad():
         got = model(ids, starts)
         expected = dense_forward(model, ids[0], starts[0])
-    torch.testing.assert_close(got[0], expected.float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(got[0], expected, atol=1e-12, rtol=1e-12)
 
 
 def test_released_boundary_rule() -> None:

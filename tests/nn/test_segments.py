@@ -36,11 +36,11 @@ def test_within_segments_equals_dense(lengths: list[int], vectors: int) -> None:
     got = attend_within_segments(q, k, v, own)
     mask = (torch.arange(count)[:, None] == own).repeat_interleave(vectors, 0)
     expected = dense(q.flatten(0, 1), k, v, mask).view_as(q)
-    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(got, expected, atol=1e-12, rtol=0)
     for tensor in (q, k, v):
         (wanted,) = torch.autograd.grad(expected.square().sum(), tensor, retain_graph=True)
         (grad,) = torch.autograd.grad(got.square().sum(), tensor, retain_graph=True)
-        torch.testing.assert_close(grad, wanted, atol=1e-5, rtol=0)
+        torch.testing.assert_close(grad, wanted, atol=1e-12, rtol=0)
 
 
 @given(lengths=LENGTHS, vectors=st.sampled_from([1, 2, 4]))
@@ -50,7 +50,7 @@ def test_to_segment_equals_dense(lengths: list[int], vectors: int) -> None:
     k, v = random(count, vectors, 2, 3, seed=1), random(count, vectors, 2, 3, seed=2)
     mask = (own[:, None] == torch.arange(count)).repeat_interleave(vectors, 1)
     expected = dense(q, k.flatten(0, 1), v.flatten(0, 1), mask)
-    torch.testing.assert_close(attend_to_segment(q, k, v, own), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(attend_to_segment(q, k, v, own), expected, atol=1e-12, rtol=0)
 
 
 def test_maximum_shares_the_gradient_among_ties() -> None:

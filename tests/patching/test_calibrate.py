@@ -59,7 +59,19 @@ def test_collapse_and_uneven_documents_are_named():
     found = calibrate_threshold([low, high], mean_patch_bytes=1.1, patcher=Entropy(threshold=1.0))
     text = "\n".join(found.warnings)
     assert "collapse toward one byte" in text
-    assert "documents 0 (500.00)" in text
+    assert "1 of 2 documents have patches more than 2 times off" in text
+    assert "bytes: document 0 (500.00)" in text
+
+
+def test_warnings_use_the_names_that_are_given():
+    documents = [np.full(500, 0.5, np.float32), np.full(3000, 3.0, np.float32)]
+    rule = Entropy(threshold=1.0)
+    found = calibrate_threshold(
+        documents, mean_patch_bytes=1.1, patcher=rule, names=("calm.txt", "wild.txt")
+    )
+    assert any("bytes: calm.txt (500.00)" in warning for warning in found.warnings)
+    with pytest.raises(ValueError, match="expected 2 names, one for a document, got 1"):
+        calibrate_threshold(documents, mean_patch_bytes=1.1, patcher=rule, names=["calm.txt"])
 
 
 def test_the_threshold_lies_between_values_that_occur():

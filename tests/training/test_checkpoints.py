@@ -119,6 +119,16 @@ def test_damage_is_refused_with_the_name_of_the_file(
         ("[]", "expected a JSON object"),
         ("{}", "not a bytelm checkpoint"),
         ('{"format": "bytelm-checkpoint", "version": 99}', "version 99, expected 1"),
+        ('{"format": "bytelm-checkpoint", "version": 1}', "manifest.json has no table 'files'"),
+        (
+            '{"format": "bytelm-checkpoint", "version": 1, "files": ["definition.json"]}',
+            "manifest.json has no table 'files'; use another checkpoint",
+        ),
+        (
+            '{"format": "bytelm-checkpoint", "version": 1, "files": {"definition.json": 3}}',
+            "manifest.json has no bytes and sha256 of definition.json; use another checkpoint",
+        ),
+        ("[" * 100_000, r"manifest\.json cannot be read \(nested too deeply\); use another"),
     ],
 )
 def test_a_foreign_manifest_is_refused(tmp_path: Path, content: str, message: str) -> None:
@@ -126,6 +136,14 @@ def test_a_foreign_manifest_is_refused(tmp_path: Path, content: str, message: st
     (folder / "manifest.json").write_text(content)
     with pytest.raises(CheckpointError, match=message):
         checkpoints.read(folder)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"", b"../../elsewhere\n", b"step-1\x00"])
+def test_a_pointer_that_names_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    save(tmp_path)
+    (tmp_path / "best").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"best .*expected the name of a folder.*write one"):
+        checkpoints.find(tmp_path)
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class Diary:
         self.entries.append(f"update {state.step}")
         return Update(nll_nats=10.0, scored=20, grad_norm=1.0, micro_rows=3), 0.5
 
-    def evaluate(self) -> float:
+    def evaluate(self, state: RunState) -> float:
         self.entries.append("evaluate")
         return next(self.valid)
 

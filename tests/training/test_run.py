@@ -16,9 +16,12 @@ from kill_and_resume import content, count_rows
 from tiny_run import blt_config, entropy_config, write_files
 
 from bytelm import config as configuration
-from bytelm.errors import ConfigError, DataError, RunError
+from bytelm.data import Splits
+from bytelm.errors import CheckpointError, ConfigError, DataError, RunError
 from bytelm.models import BLT, Ngram, NgramConfig, from_definition
-from bytelm.training import checkpoints, metrics, run_directory
+from bytelm.training import checkpoints, metrics, resume, run_directory
+from bytelm.training.checkpoints import Checkpoint
+from bytelm.training.loop import RunState
 from bytelm.training.optimizers import OptimConfig
 from bytelm.training.run import (
     Calibrated,
@@ -29,6 +32,7 @@ from bytelm.training.run import (
     train,
 )
 from bytelm.training.step import NotFiniteError, Stepper
+from bytelm.training.validation import Validation
 
 
 @pytest.fixture(autouse=True)
@@ -207,6 +211,54 @@ def test_a_folder_of_other_things_is_refused(tmp_path: Path, data: Path) -> None
         run(entropy_config(data), blocked / "out")
 
 
+def test_what_a_kill_left_half_written_is_no_other_thing(tmp_path: Path, data: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".tmp-config.json").write_text('{"model"')
+    assert run(entropy_config(data, steps=1), out).steps == 1
+    assert not (out / ".tmp-config.json").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "environment.json"])
+@pytest.mark.parametrize("content", ['{"data": {"fin', "[]", "[" * 100_000, "\xff"])
+def test_a_damaged_record_is_refused_by_name(tmp_path, data, name: str, content: str) -> None:
+    config, out = entropy_config(data), tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, out)
+    (out / name).write_text(content, encoding="latin-1")
+    with pytest.raises(CheckpointError, match=rf"{name} .*choose another --out"):
+        run(config, out)
+
+
+def test_environment_of_another_shape_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text('{"data": 3}')
+    with pytest.raises(CheckpointError, match=r"environment\.json is not what bytelm writes"):
+        run_directory.read_environment(tmp_path)
+
+
+RUN_STATE = RunState(micro_rows=2, step=3, valid_history=[2.0], best_step=3).to_dict()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"run": RUN_STATE},
+        {"run": [], "scaler": {}},
+        {"run": {**RUN_STATE, "step": "3"}, "scaler": {}},
+        {"run": {**RUN_STATE, "micro_rows": 0}, "scaler": {}},
+        {"run": {**RUN_STATE, "valid_history": None}, "scaler": {}},
+        {"run": {**RUN_STATE, "later": 1}, "scaler": {}},
+    ],
+)
+def test_a_state_that_is_none_is_refused(tmp_path: Path, state: dict) -> None:
+    checkpoint = Checkpoint(path=tmp_path / "step-3", definition={}, state=state)
+    with pytest.raises(CheckpointError, match=r"step-3/state\.json .*use another checkpoint"):
+        resume.state_of(checkpoint)
+
+
 def test_mistakes_about_data_leave_the_folder_free(tmp_path: Path, data: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match="--data PATH"):
@@ -251,9 +303,24 @@ def test_one_row_that_does_not_fit_says_so(tmp_path, data, monkeypatch) -> None:
         run(entropy_config(data), tmp_path / "out")
 
 
-def test_patience_stops_a_run_and_stays_stopped(tmp_path, data, monkeypatch) -> None:
-    from bytelm.training.validation import Validation
+def test_validation_takes_the_rows_that_fit_into_memory(tmp_path, data, monkeypatch) -> None:
+    measured, update = [], Stepper.update
+    bits_per_byte = Validation.bits_per_byte
 
+    def halved(self, batch, *, micro_rows, lr_scale):
+        return replace(update(self, batch, micro_rows=1, lr_scale=lr_scale), micro_rows=1)
+
+    def watched(self, *arguments, rows, **keywords):
+        measured.append(rows)
+        return bits_per_byte(self, *arguments, rows=rows, **keywords)
+
+    monkeypatch.setattr(Stepper, "update", halved)
+    monkeypatch.setattr(Validation, "bits_per_byte", watched)
+    run(entropy_config(data, steps=4), tmp_path / "out")
+    assert measured == [1]
+
+
+def test_patience_stops_a_run_and_stays_stopped(tmp_path, data, monkeypatch) -> None:
     values = iter([3.0, 2.0, 2.5, 2.5, 1.0])
     monkeypatch.setattr(Validation, "bits_per_byte", lambda self, *a, **k: next(values))
     config = entropy_config(data, eval_every=1, patience=2)
@@ -314,6 +381,66 @@ def test_an_ngram_model_is_counted_and_serves_a_blt(tmp_path: Path, data: Path) 
     blt = replace(blt_config(data, steps=2), entropy=EntropyRun(path=str(tmp_path / "ngram")))
     run(blt, tmp_path / "blt")
     assert isinstance(loaded(tmp_path / "blt").entropy_model, Ngram)
+
+
+def test_a_run_repeated_with_other_data_has_an_entropy_model_of_them(tmp_path, data, cache) -> None:
+    run(blt_config(data, steps=1), tmp_path / "first")
+    other = write_files(tmp_path / "other", seed=1)
+    file = tmp_path / "first" / "config.json"
+    repeated = configuration.load(RunConfig, file, {"data.paths": str(other)})
+    run(repeated, tmp_path / "second")
+    stored = [json.loads(p.read_text()) for p in (cache / "entropy").glob("*/config.json")]
+    assert sorted(config["data"]["paths"] for config in stored) == [[str(data)], [str(other)]]
+    run(configuration.load(RunConfig, file, {}), tmp_path / "third")
+    assert content(tmp_path / "third") == content(tmp_path / "first")
+    assert len(list((cache / "entropy").iterdir())) == 2
+
+
+def test_an_entropy_model_of_the_same_paths_may_take_other_suffixes(tmp_path, data, cache) -> None:
+    (data / "code.py").write_text("pass\n" * 400)
+    config = blt_config(data, steps=1)
+    own = replace(config.data, suffixes=(".py",))
+    recipe = replace(config.entropy.recipe, data=own)
+    run(replace(config, entropy=EntropyRecipe(recipe=recipe)), tmp_path / "out")
+    (record,) = (cache / "entropy").glob("*/environment.json")
+    assert sum(json.loads(record.read_text())["data"]["bytes"].values()) == 2000
+
+
+def test_repeated_files_are_recorded_and_warned_of(tmp_path, data, caplog, monkeypatch) -> None:
+    text = (data / "00.txt").read_text()
+    for path in data.iterdir():
+        path.write_text(text)
+    config, out = entropy_config(data), tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, out)
+    first = json.loads((out / "environment.json").read_text())["data"]["overlap"]
+    assert (first["valid"], first["test"]) == (1.0, 1.0)
+    assert {Path(pair["train"]).parent for pair in first["duplicates"]} == {data}
+    assert "100 % of the validation bytes occur in the training data" in caplog.text
+    assert "will look better than on new text" in caplog.text
+    assert f"{len(first['duplicates'])} held-out files are copies" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(Splits, "overlap", None)
+    run(config, out)
+    assert json.loads((out / "environment.json").read_text())["data"]["overlap"] == first
+    assert caplog.text == ""
+
+
+def test_text_that_repeats_little_is_not_warned_of(tmp_path, data, caplog) -> None:
+    run(entropy_config(data, steps=1), tmp_path / "out")
+    environment = json.loads((tmp_path / "out" / "environment.json").read_text())
+    assert environment["data"]["overlap"] == {"valid": 0.0, "test": 0.0, "duplicates": []}
+    assert caplog.text == ""
+
+
+def test_an_ngram_model_needs_a_byte_of_text(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    config = replace(entropy_config(tmp_path / "empty"), model=NgramConfig(order=3))
+    with pytest.raises(DataError, match="training split has no bytes"):
+        run(config, tmp_path / "out")
+    assert not (tmp_path / "out" / "checkpoints").exists()
 
 
 def test_a_blt_gives_no_entropies(tmp_path: Path, data: Path) -> None:

@@ -28,33 +28,28 @@ class Uniform(nn.Module):
 @pytest.mark.parametrize("max_bytes", [1, 100, 10_000])
 def test_a_uniform_model_costs_the_logarithm_of_the_vocabulary(context_bytes, max_bytes) -> None:
     measure = Validation(
-        from_documents(DOCUMENTS), context_bytes=context_bytes, rows=2, max_bytes=max_bytes
+        from_documents(DOCUMENTS), context_bytes=context_bytes, max_bytes=max_bytes
     )
-    value = measure.bits_per_byte(Uniform(), device=CPU, dtype=None)
+    value = measure.bits_per_byte(Uniform(), rows=2, device=CPU, dtype=None)
     assert value == pytest.approx(math.log2(260), rel=1e-6)
 
 
 def test_it_is_the_same_each_time_in_pieces_of_any_size_and_leaves_the_mode() -> None:
     model = ToyLM(dropout=0.5).train()
-    corpus = from_documents(DOCUMENTS)
-    values = {
-        Validation(corpus, context_bytes=16, rows=rows, max_bytes=200).bits_per_byte(
-            model, device=CPU, dtype=None
-        )
-        for rows in (5, 5)
-    }
+    measure = Validation(from_documents(DOCUMENTS), context_bytes=16, max_bytes=200)
+    values = {measure.bits_per_byte(model, rows=5, device=CPU, dtype=None) for _ in range(2)}
     assert len(values) == 1
-    other = Validation(corpus, context_bytes=16, rows=1, max_bytes=200)
-    assert other.bits_per_byte(model, device=CPU, dtype=None) == pytest.approx(values.pop())
+    one_by_one = measure.bits_per_byte(model, rows=1, device=CPU, dtype=None)
+    assert one_by_one == pytest.approx(values.pop())
     assert model.training
 
 
 def test_broken_weights_are_an_error() -> None:
     model = ToyLM()
     nn.init.constant_(model.head.bias, float("nan"))
-    measure = Validation(from_documents(DOCUMENTS), context_bytes=16, rows=4, max_bytes=99)
+    measure = Validation(from_documents(DOCUMENTS), context_bytes=16, max_bytes=99)
     with pytest.raises(RunError, match="broken"):
-        measure.bits_per_byte(model, device=CPU, dtype=None)
+        measure.bits_per_byte(model, rows=4, device=CPU, dtype=None)
 
 
 @pytest.mark.parametrize("read_bytes", [1, 7, 4096])

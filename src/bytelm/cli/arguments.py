@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from bytelm import config
 from bytelm.errors import ConfigError
+from bytelm.vocab import NUM_BYTES
 
 T = TypeVar("T")
 
@@ -23,7 +24,8 @@ def _number(
             value = read(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or not accepts(value):
+        # Compared, not converted: a whole number may be too large for a float.
+        if not (accepts(value) and value < math.inf):
             raise argparse.ArgumentTypeError(f"expected {wanted}, got '{text}'")
         return value
 
@@ -35,6 +37,17 @@ non_negative_int = _number(int, "a whole number >= 0", lambda value: value >= 0)
 patch_bytes = _number(float, "a number >= 1", lambda value: value >= 1)
 non_negative_float = _number(float, "a number >= 0", lambda value: value >= 0)
 fraction = _number(float, "a number > 0 and <= 1", lambda value: 0 < value <= 1)
+byte_count = _number(int, f"a whole number 1 to {NUM_BYTES}", lambda value: 1 <= value <= NUM_BYTES)
+thread_count = _number(int, "a whole number 1 to 1024", lambda value: 1 <= value <= 1024)
+# 64 bits: what torch takes.
+seed = _number(int, "a whole number 0 to 2^64 - 1", lambda value: 0 <= value < 2**64)
+
+
+def some_text(text: str) -> str:
+    """Read a text that must not be empty, as an argparse type."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected at least one character, got ''")
+    return text
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -58,12 +71,17 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         "--data", nargs="+", metavar="PATH", help="files and folders to learn from; - is stdin"
     )
     group.add_argument("--steps", type=positive_int, metavar="N", help="optimizer steps in all")
-    group.add_argument("--seed", type=non_negative_int, metavar="N", help="of every random choice")
-    group.add_argument("--device", help="cpu, cuda or auto")
-    group.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads")
+    add_hardware(group)
     group.add_argument(
         "--save-every", type=positive_int, metavar="STEPS", help="steps between checkpoints"
     )
+
+
+def add_hardware(group: argparse._ActionsContainer) -> None:
+    """Add `--seed`, `--device` and `--threads`."""
+    group.add_argument("--seed", type=seed, metavar="N", help="of every random choice")
+    group.add_argument("--device", help="cpu, cuda or auto")
+    group.add_argument("--threads", type=thread_count, metavar="N", help="CPU threads")
 
 
 def load_config(cls: type[T], args: argparse.Namespace) -> T:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bytelm.cli.arguments import add_json, positive_int
+from bytelm.cli.arguments import add_hardware, add_json, positive_int
 
 if TYPE_CHECKING:
     from bytelm.apps.demo import DemoResult
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", type=positive_int, metavar="N", help="of the BLT; fewer: a preview"
     )
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads")
+    add_hardware(parser)
     add_json(parser)
     parser.epilog = "examples:\n  bytelm demo\n  bytelm demo ~/notes --out notes-demo"
 
@@ -40,7 +40,12 @@ def run(args: argparse.Namespace) -> int:
     def say(line: str) -> None:
         print(f"[{time.monotonic() - begun:4.0f} s] {line}", file=sys.stderr)
 
-    settings = {"training.steps": args.steps, "hardware.threads": args.threads}
+    settings = {
+        "training.steps": args.steps,
+        "training.seed": args.seed,
+        "hardware.device": args.device,
+        "hardware.threads": args.threads,
+    }
     result = run_demo(
         args.paths,
         out=args.out,

@@ -8,7 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bytelm.cli.arguments import fraction, non_negative_float, non_negative_int, positive_int
+from bytelm.cli.arguments import (
+    byte_count,
+    fraction,
+    non_negative_float,
+    non_negative_int,
+    seed,
+    some_text,
+)
 from bytelm.errors import DataError
 
 
@@ -29,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="0 always takes the likeliest byte, 1 samples as the model learned (default: 0.8)",
     )
     parser.add_argument(
-        "--top-k", type=positive_int, metavar="N", help="sample among the N likeliest bytes"
+        "--top-k", type=byte_count, metavar="N", help="sample among the N likeliest bytes"
     )
     parser.add_argument(
         "--top-p",
@@ -37,9 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="sample among the likeliest bytes that together have probability P",
     )
-    parser.add_argument("--seed", type=non_negative_int, metavar="N", help="repeat a sample")
+    parser.add_argument("--seed", type=seed, metavar="N", help="repeat a sample")
     parser.add_argument(
         "--stop",
+        type=some_text,
         action="append",
         default=[],
         metavar="TEXT",

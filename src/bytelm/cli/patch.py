@@ -25,7 +25,7 @@ class _UsageError(BytelmError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("paths", nargs="+", metavar="FILE", help="files to show; - is stdin")
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group()
     source.add_argument("--run", metavar="RUN", help="a trained model: its patches and entropies")
     source.add_argument(
         "--patcher",
@@ -64,6 +64,11 @@ def run(args: argparse.Namespace) -> int:
     if args.html is not None and (len(args.paths) > 1 or args.json):
         raise _UsageError(
             "--html writes one page about one file: give one FILE, and leave out --json"
+        )
+    if args.run is None and args.patcher is None:
+        raise _UsageError(
+            "whose patches? Give --run RUN, a trained model, or a rule that needs none: "
+            "--patcher static, space or shannon-window"
         )
     patcher = _patcher(args)
     model = None

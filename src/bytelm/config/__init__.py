@@ -8,8 +8,15 @@ An unknown key, a wrong type or a missing kind is a `ConfigError` that says what
     convert.py     tables <-> dataclasses
     recipes.py     files, `extends` and flags -> tables
     settings.py    every key with its docstring, for people
+    checks.py      ranges of sizes, for the dataclasses themselves
 """
 
+from bytelm.config.checks import (
+    MAX_LAYERS,
+    MAX_NGRAM_BYTES,
+    MAX_PATCH_VECTORS,
+    require_positive,
+)
 from bytelm.config.convert import from_dict, to_dict
 from bytelm.config.recipes import MAX_FILE_BYTES, find_recipe, load, parse_overrides
 from bytelm.config.settings import Setting, describe, field_docs
@@ -17,6 +24,9 @@ from bytelm.config.words import flag_name
 
 __all__ = [
     "MAX_FILE_BYTES",
+    "MAX_LAYERS",
+    "MAX_NGRAM_BYTES",
+    "MAX_PATCH_VECTORS",
     "Setting",
     "describe",
     "field_docs",
@@ -25,5 +35,6 @@ __all__ = [
     "from_dict",
     "load",
     "parse_overrides",
+    "require_positive",
     "to_dict",
 ]

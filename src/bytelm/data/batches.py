@@ -110,7 +110,7 @@ class Batches:
         """Make the batch of an update, counted from 0.
 
         Raises:
-            DataError: The file under the corpus shrank.
+            DataError: The cache's file under the corpus shrank.
 
         """
         self.corpus.check()

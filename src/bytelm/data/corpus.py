@@ -30,12 +30,13 @@ class MappedFile:
     def check(self) -> None:
         """Raise DataError when the file got shorter than its map: reading it would end the process.
 
-        A file that grows, or is replaced by another of the same name, leaves the map as it was.
+        Only somebody who edits the cache does that: bytelm never writes a file twice. A file that
+        grows, is removed, or is replaced by another of the same name leaves the map as it was.
         """
         if self.mapping is not None and self.mapping.size() < self.data.size:
             raise DataError(
                 f"{self.path} shrank to {self.mapping.size():,} bytes while it was in use, from "
-                f"{self.data.size:,}; restore it and start the same command again"
+                f"{self.data.size:,}; start the same command again, which makes it anew"
             )
 
 
@@ -72,7 +73,7 @@ class Corpus:
     names: tuple[str, ...]
     """For reports; printable whatever the file's name was."""
     mapped: MappedFile | None = field(default=None, repr=False)
-    """The file under `data`; None in memory."""
+    """The cache's file under `data`; None in memory."""
     known_fingerprint: str | None = field(default=None, repr=False)
     """`fingerprint`, when the caller has just computed it from these bytes."""
 
@@ -125,7 +126,7 @@ class Corpus:
         )
 
     def check(self) -> None:
-        """Raise DataError when the file under the corpus shrank."""
+        """Raise DataError when the cache's file under the corpus shrank."""
         if self.mapped is not None:
             self.mapped.check()
 

@@ -1,8 +1,9 @@
 """Files, folders and standard input to a corpus: one file is one document, read as raw bytes.
 
-One plain file is memory-mapped where it lies. Several files, and streams, are concatenated once
-into a file of the cache, whose name is the SHA-256 of what is in it. The sources are hashed on
-every call, so a cache that does not hold their present content is never used.
+All sources, a single one too, are copied once into one file of the cache, whose name is the SHA-256
+of what is in it, and that file is memory-mapped: nothing that happens to the sources later changes
+a corpus in use, or ends the process that reads it. The sources are hashed on every call, so a cache
+that does not hold their present content is never used.
 
 Empty files are documents of no bytes. Inside a folder, symbolic links, special files and what
 cannot be read are skipped and reported; what the caller names itself is read or is an error.
@@ -67,7 +68,7 @@ def build_corpus(
     Args:
         paths: In the order of the documents. A folder stands for every file under it, sorted by
             the bytes of the relative path; `-` is standard input, a named pipe is read to its end.
-        cache_dir: Where concatenated corpora are kept; `cache_directory()` by default.
+        cache_dir: Where the copies are kept; `cache_directory()` by default.
         suffixes: File-name endings to take from folders, such as `(".py", ".md")`; empty takes all.
         on_skip: Told about each file inside a folder that is left out; a log line by default.
 
@@ -86,9 +87,7 @@ def build_corpus(
         scan = _Scan(folder, suffixes, on_skip or _log_skip, stack)
         for path in paths:
             scan.add(path)
-        if len(scan.sources) == 1 and not scan.sources[0].is_spooled:
-            return _map_in_place(scan.sources[0])
-        return _concatenated(scan.sources, folder)
+        return _copy_in_cache(scan.sources, folder)
 
 
 class _Scan:
@@ -224,17 +223,7 @@ def _printable(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _map_in_place(source: _Source) -> Corpus:
-    mapped = map_file(source.path, source.size)
-    try:
-        status = source.path.stat()
-    except OSError as error:
-        raise _unreadable(source, error) from error
-    _check_unchanged(source, status, status.st_size)
-    return _corpus([source], mapped, None)
-
-
-def _concatenated(sources: list[_Source], folder: Path) -> Corpus:
+def _copy_in_cache(sources: list[_Source], folder: Path) -> Corpus:
     lengths = _lengths(sources)
     key = fingerprint_of(lengths, (block for source in sources for block in _blocks(source)))
     path = folder / f"corpus-{key}.bin"

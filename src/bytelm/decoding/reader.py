@@ -25,7 +25,7 @@ class Predictions:
     """What a model says of the next byte, at n consecutive positions."""
 
     log_probs: Tensor
-    """float32 `[n, 256]`, natural logarithm, normalized over the byte values."""
+    """`[n, 256]` in the model's precision, natural logarithm, normalized over the byte values."""
 
     entropies: np.ndarray
     """float32 `[n]`, nats: those that decide the patches, else the model's own."""
@@ -63,7 +63,7 @@ def _predictions(logits: Tensor, entropies: np.ndarray | None, starts: np.ndarra
         entropies = entropy_nats(logits).float().cpu().numpy()
     bytes_only = logits[:, logits.shape[1] - NUM_BYTES :]
     return Predictions(
-        log_probs=bytes_only.log_softmax(-1).float().cpu(), entropies=entropies, starts=starts
+        log_probs=bytes_only.log_softmax(-1).cpu(), entropies=entropies, starts=starts
     )
 
 

@@ -44,7 +44,9 @@ class Sampling:
 
     def distribution(self, log_probs: Float[Tensor, " 256"]) -> Float[Tensor, " 256"]:
         """The probabilities that are drawn from, for a temperature above 0."""
-        probs = (log_probs.double() / self.temperature).softmax(0)
+        # The likeliest at 0 before the division: next to no temperature then gives -inf, not NaN.
+        below_best = log_probs.double() - log_probs.double().max()
+        probs = (below_best / self.temperature).softmax(0)
         ordered, order = probs.sort(descending=True, stable=True)
         if self.top_k is not None:
             ordered[self.top_k :] = 0

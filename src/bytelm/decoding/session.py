@@ -32,7 +32,7 @@ class Session:
 
     def log_probs(self) -> np.ndarray:
         """float32 `[rows, 256]`: natural log-probabilities of each row's next byte."""
-        return torch.cat([row.log_probs for row in self._next]).numpy()
+        return torch.cat([row.log_probs for row in self._next]).float().numpy()
 
     def entropies(self) -> np.ndarray:
         """float32 `[rows]`, nats: what decides whether each row's next byte starts a patch."""
@@ -49,8 +49,11 @@ class Session:
             ValueError: The number of pieces is not the number of rows.
 
         """
-        if len(data) != self.rows:
-            raise ValueError(f"expected one piece for each of {self.rows} rows, got {len(data)}")
+        if isinstance(data, bytes) or len(data) != self.rows:
+            got = "bytes" if isinstance(data, bytes) else f"{len(data)} pieces"
+            raise ValueError(
+                f"expected a list of one piece for each of {self.rows} rows, got {got}"
+            )
         for index, piece in enumerate(data):
             if len(piece):
                 self._next[index] = _read(self._readers[index], np.frombuffer(piece, np.uint8))

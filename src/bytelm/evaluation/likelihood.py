@@ -185,8 +185,8 @@ def sanity_warnings(
         return ()
     return (
         f"{model_bits_per_byte:.3f} bits per byte is below half of {best.name} "
-        f"({best.bits_per_byte:.3f}) on the same bytes: check that these files were not in the "
-        "training data; `bytelm compress` and `decompress` prove that nothing leaks",
+        f"({best.bits_per_byte:.3f}) on the same bytes: was this text, or a copy of it, in the "
+        "training data? To know, run `bytelm evaluate` on files that the model cannot have seen",
     )
 
 

@@ -19,11 +19,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from bytelm.config import (
+    MAX_LAYERS,
+    MAX_NGRAM_BYTES,
+    MAX_PATCH_VECTORS,
+    require_positive,
+)
 from bytelm.models.entropy_lm import EntropyLM
 from bytelm.models.ngram import Ngram
 from bytelm.nn.attention import KVCache
 from bytelm.nn.hash_ngrams import HashNgrams, IdHistory
-from bytelm.nn.norm import RMSNorm
+from bytelm.nn.norm import RMSNorm, full_precision
 from bytelm.nn.segments import attend_to_segment, attend_within_segments, segment_max
 from bytelm.nn.transformer import (
     TransformerLayer,
@@ -31,7 +37,7 @@ from bytelm.nn.transformer import (
     initialize_,
     truncated_normal_,
 )
-from bytelm.patching import Patcher, batch_starts
+from bytelm.patching import Patcher, Patches, batch_starts
 from bytelm.vocab import VOCAB_SIZE
 
 
@@ -87,15 +93,19 @@ class BLTConfig:
     """Base of the rotary positions of all three transformers."""
 
     def __post_init__(self) -> None:
+        require_positive(self, "dim", "n_heads", "window", "ffn_dim", "num_buckets", "rope_theta")
+        require_positive(self, "dim_global", "n_heads_global", "ffn_dim_global")
+        require_positive(self, "context_bytes", least=2)
+        layers = ("n_layers_encoder", "n_layers_decoder", "n_layers_global")
+        require_positive(self, *layers, most=MAX_LAYERS)
+        require_positive(self, "ngram_sizes", most=MAX_NGRAM_BYTES)
+        require_positive(self, "cross_attn_k", most=MAX_PATCH_VECTORS)
         for dim, heads in (("dim", "n_heads"), ("dim_global", "n_heads_global")):
             if getattr(self, dim) % (2 * getattr(self, heads)):
                 raise ValueError(
-                    f"{dim} must be a multiple of 2 * {heads} (rotary pairs), got "
-                    f"{getattr(self, dim)} and {getattr(self, heads)}"
+                    f"{dim} must be a multiple of 2 * {heads} (rotary pairs), got {dim} = "
+                    f"{getattr(self, dim)}, {heads} = {getattr(self, heads)}"
                 )
-        for name in ("n_layers_encoder", "n_layers_decoder", "n_layers_global", "cross_attn_k"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 class CrossAttention(nn.Module):
@@ -262,25 +272,25 @@ class BLT(nn.Module):
     def forward(
         self, ids: Int[Tensor, "B T"], starts: Bool[Tensor, "B T+1"] | None = None
     ) -> Float[Tensor, "B T V"]:
-        """Logits, float32, of the id after each position.
+        """Logits, at least float32, of the id after each position.
 
         Args:
             ids: Rows that begin with BOS.
             starts: Patch starts as `patch` gives them, when they are known already.
         """
         starts = self.patch(ids) if starts is None else starts
-        rows, length = ids.shape
-        count = starts.long().cumsum(1)
-        width = int(count[:, length - 1].max())
+        patches = Patches.from_starts(starts[:, :-1])
+        rows, width = len(ids), int(patches.num_patches.max())
         row = width * torch.arange(rows, device=ids.device)[:, None]
-        inside = (count[:, :-1] - 1 + row).flatten()
-        closed = (count[:, 1:] - 2 + row).flatten()
+        inside = (patches.ids + row).flatten()
+        # A byte is decoded with its own patch if it is the last of it, else with the one before.
+        closed = inside + starts[:, 1:].flatten().long() - 1
 
         x = self._encode(ids, None)
-        patches = self._pool(x.flatten(0, 1), inside, rows * width)
-        vectors = self._transform(patches.unflatten(0, (rows, width)), None)
+        summaries = self._pool(x.flatten(0, 1), inside, rows * width)
+        vectors = self._transform(summaries.unflatten(0, (rows, width)), None)
         x = self._decode(x, vectors.flatten(0, 1), closed, None)
-        return self.head(self.norm(x)).float()
+        return full_precision(self.head(self.norm(x)))
 
     def begin(self) -> BLTState:
         """The state of one row before anything is read."""
@@ -314,7 +324,7 @@ class BLT(nn.Module):
             vectors = torch.cat((vectors, self._transform(patches[None], state)[0]))
         x = self._decode(x, vectors, count - 1 + len(state.closed_patch), state)
         state.open_patch, state.closed_patch = seen[~whole], vectors[-1:]
-        return self.head(self.norm(x)).float()
+        return full_precision(self.head(self.norm(x)))
 
     def _encode(self, ids: Tensor, state: BLTState | None) -> Tensor:
         """Byte states `[B, T, D]` after the local encoder."""

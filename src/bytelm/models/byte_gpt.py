@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bytelm.config import MAX_LAYERS, MAX_NGRAM_BYTES, require_positive
 from bytelm.nn.attention import Attention, KVCache
 from bytelm.nn.hash_ngrams import HashNgrams, IdHistory
-from bytelm.nn.norm import RMSNorm
+from bytelm.nn.norm import RMSNorm, full_precision
 from bytelm.nn.transformer import initialize_, truncated_normal_
 from bytelm.vocab import VOCAB_SIZE
 
@@ -57,16 +58,15 @@ class ByteGPTConfig:
     """Base of the rotary positions."""
 
     def __post_init__(self) -> None:
+        require_positive(self, "dim", "n_heads", "window", "ffn_dim", "num_buckets", "rope_theta")
+        require_positive(self, "context_bytes", least=2)
+        require_positive(self, "n_layers", most=MAX_LAYERS)
+        require_positive(self, "ngram_sizes", most=MAX_NGRAM_BYTES)
         if self.dim % (2 * self.n_heads):
             raise ValueError(
                 f"dim must be a multiple of 2 * n_heads (rotary pairs), got dim = {self.dim}, "
                 f"n_heads = {self.n_heads}"
             )
-        if self.context_bytes < 2:
-            raise ValueError(f"context_bytes must be at least 2, got {self.context_bytes}")
-        for name in ("n_layers", "num_buckets"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
@@ -154,14 +154,14 @@ class ByteGPT(nn.Module):
     def forward(
         self, ids: Int[Tensor, "B T"], *, state: ByteGPTState | None = None
     ) -> Float[Tensor, "B T V"]:
-        """Logits, float32, of the id after each position; a state continues where it stopped."""
+        """Logits, at least float32, of the id after each position; a state continues a stream."""
         x = self.embed(ids)
         if self.hash_ngrams is not None:
             x = x + self.hash_ngrams(ids, history=None if state is None else state.ids)
         x = self.embed_norm(x)
         for index, layer in enumerate(self.layers):
             x = layer(x, cache=None if state is None else state.caches[index])
-        return self.head(self.norm(x)).float()
+        return full_precision(self.head(self.norm(x)))
 
     def begin(self) -> ByteGPTState:
         """The state before anything is read."""

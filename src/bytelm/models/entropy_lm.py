@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bytelm.config import MAX_LAYERS, require_positive
 from bytelm.nn.attention import KVCache
-from bytelm.nn.norm import RMSNorm
+from bytelm.nn.norm import RMSNorm, full_precision
 from bytelm.nn.transformer import (
     TransformerLayer,
     ffn_width,
@@ -51,14 +52,14 @@ class EntropyLMConfig:
     """Base of the rotary positions (10,000 in the released entropy model)."""
 
     def __post_init__(self) -> None:
+        require_positive(self, "dim", "n_heads", "window", "ffn_dim", "rope_theta")
+        require_positive(self, "context_bytes", least=2)
+        require_positive(self, "n_layers", most=MAX_LAYERS)
         if self.dim % (2 * self.n_heads):
             raise ValueError(
                 f"dim must be a multiple of 2 * n_heads (rotary pairs), got dim = {self.dim}, "
                 f"n_heads = {self.n_heads}"
             )
-        for name in ("context_bytes", "n_layers", "window"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     @property
     def hidden_dim(self) -> int:
@@ -99,11 +100,11 @@ class EntropyLM(nn.Module):
     def forward(
         self, ids: Int[Tensor, "B T"], *, state: EntropyLMState | None = None
     ) -> Float[Tensor, "B T V"]:
-        """Logits, float32, of the id after each position; a state continues where it stopped."""
+        """Logits, at least float32, of the id after each position; a state continues a stream."""
         x = self.embed(ids)
         for index, layer in enumerate(self.layers):
             x = layer(x, cache=None if state is None else state.caches[index])
-        return self.head(self.norm(x)).float()
+        return full_precision(self.head(self.norm(x)))
 
     def begin(self) -> EntropyLMState:
         """The state before anything is read."""

@@ -13,6 +13,11 @@ RMS_EPS = 1e-5
 """As in Llama and the released Byte Latent Transformers."""
 
 
+def full_precision(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The same values as float32 if they are of half precision, else as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class RMSNorm(nn.Module):
     """RMSNorm with a learned scale, in at least float32 whatever the input's precision."""
 

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bytelm.nn.norm import full_precision
+
 
 def segment_max(
     values: Float[Tensor, "N D"], segment: Int[Tensor, " N"], num_segments: int
@@ -31,7 +33,7 @@ def attend_within_segments(
     """Each of a segment's queries attends to the positions of its own segment, and to no other."""
     scale = queries.shape[-1] ** -0.5
     own = queries.index_select(0, segment)
-    scores = (own * keys[:, None]).sum(-1, dtype=torch.float32) * scale
+    scores = full_precision(own * keys[:, None]).sum(-1) * scale
     index = segment[:, None, None].expand_as(scores)
     shape = (queries.shape[0], *scores.shape[1:])
     with torch.no_grad():
@@ -55,6 +57,6 @@ def attend_to_segment(
 ) -> Float[Tensor, "N H K"]:
     """Each position attends to the Q vectors of the one segment that it names."""
     scale = queries.shape[-1] ** -0.5
-    scores = (queries[:, None] * keys.index_select(0, segment)).sum(-1, dtype=torch.float32)
+    scores = full_precision(queries[:, None] * keys.index_select(0, segment)).sum(-1)
     weights = (scores * scale).softmax(dim=1)
     return (weights[..., None] * values.index_select(0, segment)).sum(1)

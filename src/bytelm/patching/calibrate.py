@@ -54,6 +54,7 @@ def calibrate_threshold(
     *,
     mean_patch_bytes: float,
     patcher: Entropy | ShannonWindow,
+    names: Sequence[str] = (),
 ) -> Calibration:
     """Find the threshold for a wanted mean patch size.
 
@@ -63,15 +64,19 @@ def calibrate_threshold(
         mean_patch_bytes: Wanted bytes per start over all documents.
         patcher: Its limits are kept and its threshold replaced. An `Entropy` with both thresholds
             keeps the relative one; one with a relative threshold only gets that replaced.
+        names: What warnings call the documents, one each; none: `document 0` and so on.
 
     Raises:
-        ValueError: No bytes, or a wanted size below 1.
+        ValueError: No bytes, a wanted size below 1, or not one name for each document.
 
     """
     if not mean_patch_bytes >= 1:
         raise ValueError(f"mean_patch_bytes must be at least 1, got {mean_patch_bytes}")
     if not sum(map(len, entropies)):
         raise ValueError("calibration needs at least one byte of text, got none")
+    names = names or [f"document {i}" for i in range(len(entropies))]
+    if len(names) != len(entropies):
+        raise ValueError(f"expected {len(entropies)} names, one for a document, got {len(names)}")
     relative = isinstance(patcher, Entropy) and patcher.threshold is None
     thresholds = _distinct_thresholds(entropies, relative=relative)
     best = _search(thresholds, entropies, mean_patch_bytes, patcher, relative=relative)
@@ -87,7 +92,7 @@ def calibrate_threshold(
         threshold=threshold,
         mean_patch_bytes=mean,
         per_document=sizes,
-        warnings=_warnings(mean, mean_patch_bytes, sizes),
+        warnings=_warnings(mean, mean_patch_bytes, sizes, names),
     )
 
 
@@ -146,7 +151,9 @@ def _count_starts(patcher: Entropy | ShannonWindow, entropies: Sequence[np.ndarr
     return [int(patch_starts(patcher, np.zeros(len(h), np.uint8), h).sum()) for h in entropies]
 
 
-def _warnings(mean: float, wanted: float, sizes: tuple[float, ...]) -> tuple[str, ...]:
+def _warnings(
+    mean: float, wanted: float, sizes: Sequence[float], names: Sequence[str]
+) -> tuple[str, ...]:
     found = []
     if abs(mean / wanted - 1) > TOLERANCE:
         found.append(
@@ -159,13 +166,14 @@ def _warnings(mean: float, wanted: float, sizes: tuple[float, ...]) -> tuple[str
             "high everywhere; is the entropy source trained, and on this kind of data?"
         )
     uneven = [
-        i for i, size in enumerate(sizes) if size and not 1 / _SPREAD <= size / mean <= _SPREAD
+        f"{name} ({size:.2f})"
+        for name, size in zip(names, sizes, strict=True)
+        if size and not 1 / _SPREAD <= size / mean <= _SPREAD
     ]
     if uneven:
-        named = ", ".join(f"{i} ({sizes[i]:.2f})" for i in uneven[:_MAX_NAMED])
         more = f" and {len(uneven) - _MAX_NAMED} more" if len(uneven) > _MAX_NAMED else ""
         found.append(
-            f"mean patch bytes of {len(uneven)} documents is more than {_SPREAD:g} times off the "
-            f"overall {mean:.2f}: documents {named}{more}"
+            f"{len(uneven)} of {len(sizes)} documents have patches more than {_SPREAD:g} times "
+            f"off the overall {mean:.2f} bytes: {', '.join(uneven[:_MAX_NAMED])}{more}"
         )
     return tuple(found)

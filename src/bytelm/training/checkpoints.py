@@ -16,6 +16,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -63,6 +64,9 @@ FOLDER = "checkpoints"
 TEMPORARY = ".tmp-"
 
 Pointer = Literal["best", "last"]
+
+_POINTER = "expected the name of a folder in checkpoints/, as 'step-500'; write one that is there"
+_ADVICE = "use another checkpoint of the run, or copy it again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +152,21 @@ def point(run_dir: Path, pointer: Pointer, checkpoint: str) -> None:
 
 
 def pointed(run_dir: Path, pointer: Pointer) -> Path | None:
-    """The checkpoint folder that `best` or `last` names; None if there is no such pointer."""
-    try:
-        name = (run_dir / pointer).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
+    """The checkpoint folder that `best` or `last` names; None if there is no such pointer.
+
+    Raises:
+        CheckpointError: The file is there and names none.
+
+    """
+    path = run_dir / pointer
+    if not path.exists():
         return None
+    try:
+        name = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}), {_POINTER}") from error
+    if not re.fullmatch(r"step-\d+", name):
+        raise CheckpointError(f"{path} holds {name[:40]!r}, {_POINTER}")
     return run_dir / FOLDER / name
 
 
@@ -185,7 +199,7 @@ def read(folder: Path) -> Checkpoint:
         CheckpointError: The folder is missing, foreign, truncated or changed.
 
     """
-    manifest = _read_json(folder / MANIFEST)
+    manifest = read_json(folder / MANIFEST, advice=_ADVICE)
     if manifest.get("format") != FORMAT:
         raise CheckpointError(f"{folder} is not a bytelm checkpoint: {MANIFEST} has no {FORMAT!r}")
     if manifest.get("version") != VERSION:
@@ -193,13 +207,36 @@ def read(folder: Path) -> Checkpoint:
             f"{folder} has checkpoint version {manifest.get('version')}, expected {VERSION}; "
             "use the bytelm that wrote it"
         )
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        raise CheckpointError(f"{folder / MANIFEST} has no table 'files'; {_ADVICE}")
     for name in FILES:
-        _check(folder / name, manifest["files"].get(name))
+        _check(folder / name, files.get(name))
     return Checkpoint(
         path=folder,
-        definition=_read_json(folder / DEFINITION),
-        state=_read_json(folder / STATE),
+        definition=read_json(folder / DEFINITION, advice=_ADVICE),
+        state=read_json(folder / STATE, advice=_ADVICE),
     )
+
+
+def read_json(path: Path, *, advice: str) -> dict[str, Any]:
+    """Read a file that bytelm wrote, a JSON object.
+
+    Raises:
+        CheckpointError: It cannot be read, or is something else; the message ends with `advice`.
+
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); {advice}") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{path} cannot be read (nested too deeply); {advice}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"{path} holds a {type(value).__name__}, expected a JSON object; {advice}"
+        )
+    return value
 
 
 def prune(run_dir: Path, *, keep: Collection[str]) -> None:
@@ -232,16 +269,19 @@ def _fingerprint(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
-def _check(path: Path, expected: dict[str, Any] | None) -> None:
+def _check(path: Path, expected: object) -> None:
     """Compare one file with its line in the manifest; the size first, which is cheap."""
-    advice = "use another checkpoint of the run, or copy it again"
     if expected is None or not path.is_file():
-        raise CheckpointError(f"{path} is missing from the checkpoint; {advice}")
+        raise CheckpointError(f"{path} is missing from the checkpoint; {_ADVICE}")
+    if not (isinstance(expected, dict) and {"bytes", "sha256"} <= expected.keys()):
+        raise CheckpointError(
+            f"{path.with_name(MANIFEST)} has no bytes and sha256 of {path.name}; {_ADVICE}"
+        )
     size = path.stat().st_size
     if size != expected["bytes"]:
-        raise CheckpointError(f"{path} has {size} bytes, expected {expected['bytes']}; {advice}")
+        raise CheckpointError(f"{path} has {size} bytes, expected {expected['bytes']}; {_ADVICE}")
     if _fingerprint(path)["sha256"] != expected["sha256"]:
-        raise CheckpointError(f"{path} was changed since it was written (sha256); {advice}")
+        raise CheckpointError(f"{path} was changed since it was written (sha256); {_ADVICE}")
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -262,18 +302,6 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}), expected a file of a bytelm checkpoint"
-        ) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__}, expected a JSON object")
-    return value
 
 
 def _read_tensors(path: Path, *, model: nn.Module | None = None) -> dict[str, Tensor]:

@@ -17,9 +17,9 @@ import torch
 from bytelm.config import to_dict
 from bytelm.data import Corpus, cache_directory
 from bytelm.errors import ConfigError
-from bytelm.models import EntropyLM, EntropySource, Ngram, from_definition
+from bytelm.models import EntropyLM, EntropySource, Ngram
 from bytelm.patching import Patcher, calibrate_threshold
-from bytelm.training import checkpoints
+from bytelm.training.loading import load_model
 from bytelm.training.settings import Calibrated, HardwareConfig, PatchingConfig, RunConfig
 from bytelm.training.validation import READ_BYTES, sample_documents
 from bytelm.vocab import BOS, OFFSET
@@ -56,14 +56,12 @@ def load_source(path: Path) -> EntropySource:
         ConfigError: The run trained a model of another kind.
 
     """
-    checkpoint = checkpoints.read(checkpoints.find(path))
-    model = from_definition(checkpoint.definition)
+    model = load_model(path)
     if not isinstance(model, EntropyLM | Ngram):
         raise ConfigError(
             f"entropy.path: {path} holds a model of kind {model.config.kind!r}, "
             f"expected {EntropyLM.__name__} or {Ngram.__name__}"
         )
-    checkpoint.load_model_(model)
     return model.eval()
 
 

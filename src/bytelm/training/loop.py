@@ -98,7 +98,7 @@ class Hooks:
     epoch: Callable[[int], int]
     """The epoch in which an update's first row lies."""
 
-    evaluate: Callable[[], float] | None
+    evaluate: Callable[[RunState], float] | None
     """Bits per byte of the validation split; None where there is none."""
 
     record: Sequence[Record]
@@ -138,7 +138,7 @@ def _step(state: RunState, cadence: Cadence, hooks: Hooks) -> bool:
     valid_bpb, improved = None, False
     due = state.step % cadence.eval_every == 0 or state.step == cadence.total_steps
     if due and hooks.evaluate is not None:
-        valid_bpb = hooks.evaluate()
+        valid_bpb = hooks.evaluate(state)
         improved = state.note_evaluation(valid_bpb)
     state.seconds += time.perf_counter() - started
 

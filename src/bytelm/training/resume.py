@@ -1,10 +1,13 @@
 """What a checkpoint of a run holds, and how a run goes on from it, bit for bit on a CPU."""
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from bytelm import models
+from bytelm.errors import CheckpointError
 from bytelm.models import ByteModel
 from bytelm.training import checkpoints
 from bytelm.training.checkpoints import Checkpoint
@@ -72,8 +75,35 @@ def last(out: Path, *, keep_every: int | None) -> Checkpoint | None:
 
 
 def state_of(checkpoint: Checkpoint) -> RunState:
-    """Where the run was."""
-    return RunState(**checkpoint.state["run"])
+    """Where the run was.
+
+    Raises:
+        CheckpointError: The state is not one that `save` wrote.
+
+    """
+    stored = checkpoint.state
+    run, scaler = stored.get("run"), stored.get("scaler")
+    if isinstance(run, dict) and isinstance(scaler, dict) and _is_run_state(run):
+        return RunState(**run)
+    raise CheckpointError(
+        f"{checkpoint.path / checkpoints.STATE} does not say where a run was, expected the tables "
+        "'run' and 'scaler' of this version of bytelm; use another checkpoint of the run, or "
+        "choose another --out"
+    )
+
+
+def _is_run_state(run: dict[str, Any]) -> bool:
+    numbers = [run.get(name) for name in ("micro_rows", "step", "bytes_seen")]
+    history, best, seconds = run.get("valid_history"), run.get("best_step"), run.get("seconds")
+    return (
+        run.keys() == {field.name for field in fields(RunState)}
+        and all(type(number) is int and number >= 0 for number in numbers)
+        and run["micro_rows"] >= 1
+        and type(seconds) in (int, float)
+        and isinstance(history, list)
+        and all(type(value) in (int, float) for value in history)
+        and (best is None or type(best) is int)
+    )
 
 
 def restore(checkpoint: Checkpoint, stepper: Stepper) -> None:

@@ -7,9 +7,10 @@ one would have ended.
 """
 
 import datetime
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from typing import Any
 import torch
 
 from bytelm import models
-from bytelm.data import Batches, Corpus, Splits, build_corpus, split
-from bytelm.errors import ConfigError, RunError
+from bytelm.data import Batches, Corpus, Overlap, Splits, build_corpus, split
+from bytelm.errors import ConfigError, DataError, RunError
 from bytelm.models import ByteModel, EntropySource, ModelConfig, Ngram, NgramConfig
 from bytelm.training import checkpoints, environment, resume, run_directory
 from bytelm.training.checkpoints import Checkpoint
 from bytelm.training.entropy_source import cached_run, load_source, resolve_patcher
+from bytelm.training.loading import build_stored
 from bytelm.training.loop import Cadence, Hooks, RunState, run_loop
 from bytelm.training.metrics import MetricsFile, Record, TensorBoard
 from bytelm.training.optimizers import Optimizer
@@ -52,6 +54,11 @@ __all__ = [
     "TrainingConfig",
     "train",
 ]
+
+LARGE_OVERLAP = 0.1
+"""Share of a held-out split that may occur in training before a warning."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +141,11 @@ class _Start:
         sizes = {name: getattr(splits, name).num_bytes for name in ("train", "valid", "test")}
         run_directory.record_start(
             self.out,
-            data={"fingerprint": self.corpus.fingerprint, "bytes": sizes},
+            data={
+                "fingerprint": self.corpus.fingerprint,
+                "bytes": sizes,
+                "overlap": self._overlap(splits),
+            },
             start={
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 **environment.describe(self.device),
@@ -142,10 +153,45 @@ class _Start:
             },
         )
 
+    def _overlap(self, splits: Splits) -> dict[str, Any]:
+        """What the held-out splits share with training, JSON-able; measured at the first start."""
+        known = run_directory.read_environment(self.out).get("data", {}).get("overlap")
+        if known is not None:
+            return known
+        _warn_of(splits.overlap)
+        return asdict(splits.overlap)
+
+
+def _warn_of(overlap: Overlap) -> None:
+    """Log a warning where held-out data are no fair test of what was learned."""
+    for name, share in (("validation", overlap.valid), ("test", overlap.test)):
+        if share > LARGE_OVERLAP:
+            log.warning(
+                "%.0f %% of the %s bytes occur in the training data (blocks of 64 bytes): bits "
+                "per byte on that split will look better than on new text; remove repeated files "
+                "or passages, or keep related ones in one file",
+                100 * share,
+                name,
+            )
+    if overlap.duplicates:
+        first = overlap.duplicates[0]
+        log.warning(
+            "%d held-out files are copies of training files (the first: %s of %s): a model that "
+            "learned them by heart will look better than it is; remove the copies",
+            len(overlap.duplicates),
+            first.held_out,
+            first.train,
+        )
+
 
 def _count(start: _Start, config: NgramConfig) -> TrainResult:
     """Fit an n-gram model, which takes one pass, and save it."""
     splits = start.splits()
+    if not splits.train.num_bytes:
+        raise DataError(
+            f"the training split has no bytes (the corpus has {start.corpus.num_bytes:,}), "
+            "expected at least 1; give files with text in them"
+        )
     model = Ngram.fit(config, splits.train)
     start.record(splits)
     state = RunState(micro_rows=1, bytes_seen=splits.train.num_bytes)
@@ -198,9 +244,7 @@ def _model(
     """The checkpoint's model, or a fresh one; and what was measured to build it."""
     config = start.config
     if checkpoint is not None:
-        model = models.from_definition(checkpoint.definition)
-        checkpoint.load_model_(model)
-        return model, {}
+        return build_stored(checkpoint), {}
     patcher, facts = None, {}
     source = _entropy_source(start)
     if config.patching is not None:
@@ -219,11 +263,23 @@ def _entropy_source(start: _Start) -> EntropySource | None:
         case EntropyRun(path=path):
             return load_source(Path(path))
         case EntropyRecipe(recipe=recipe):
-            is_shared = recipe.data.paths == start.config.data.paths
-            corpus = start.corpus if is_shared else _corpus(recipe.data)
+            recipe = _with_data_of(start.config, recipe)
+            corpus = start.corpus if _is_same_data(start.config, recipe) else _corpus(recipe.data)
             run_dir = cached_run(recipe, corpus.fingerprint)
             _train(recipe, run_dir, corpus=corpus, wait=True, progress=start.progress)
             return load_source(run_dir)
+
+
+def _with_data_of(config: RunConfig, recipe: RunConfig) -> RunConfig:
+    """The entropy recipe of a run, with the run's hardware, and its data where it has none."""
+    # The stride is counted for the rows of the run's model; the entropy model has its own.
+    data = recipe.data if recipe.data.paths else replace(config.data, stride=None)
+    return replace(recipe, data=data, hardware=config.hardware)
+
+
+def _is_same_data(one: RunConfig, other: RunConfig) -> bool:
+    """Whether two recipes mean the same corpus, before it is divided."""
+    return (one.data.paths, one.data.suffixes) == (other.data.paths, other.data.suffixes)
 
 
 def _context_bytes(model: ModelConfig) -> int:
@@ -280,19 +336,28 @@ def _update(
     return update, config.optim.lr * scale
 
 
-def _evaluator(config: RunConfig, stepper: Stepper, valid: Corpus) -> Callable[[], float] | None:
+def _evaluator(
+    config: RunConfig, stepper: Stepper, valid: Corpus
+) -> Callable[[RunState], float] | None:
     """What measures the model between updates; None without text to measure it on."""
     if valid.num_bytes < 2:
         return None
     validation = Validation(
         valid,
         context_bytes=_context_bytes(config.model),
-        rows=config.training.batch_rows,
         max_bytes=config.training.eval_bytes,
     )
-    return partial(
-        validation.bits_per_byte, stepper.model, device=stepper.device, dtype=stepper.dtype
-    )
+
+    def evaluate(state: RunState) -> float:
+        return validation.bits_per_byte(
+            stepper.model,
+            # what fits into memory, found out by the updates
+            rows=state.micro_rows,
+            device=stepper.device,
+            dtype=stepper.dtype,
+        )
+
+    return evaluate
 
 
 @contextmanager

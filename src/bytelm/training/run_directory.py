@@ -2,7 +2,8 @@
 
 runs/NAME/
   config.json        resolved and complete; `bytelm train runs/NAME/config.json` repeats the run
-  environment.json   data fingerprint, and for each start: commit, versions, hardware
+  environment.json   data fingerprint, sizes and overlap of the splits; and for each start: commit,
+                     versions, hardware
   metrics.jsonl      a line for each step
   checkpoints/ best last
 """
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bytelm import config as configuration
-from bytelm.errors import RunError
+from bytelm.errors import CheckpointError, RunError
+from bytelm.training.checkpoints import TEMPORARY, read_json
 from bytelm.training.settings import RunConfig
 
 CONFIG = "config.json"
@@ -26,6 +28,8 @@ LOCK = ".lock"
 
 PLACE = ("hardware", "data.paths", "entropy.recipe.hardware", "entropy.recipe.data.paths")
 """Settings that say where a run happens; that the data are the same is checked by content."""
+
+_CHOOSE = "restore it from a copy, or choose another --out"
 
 
 @contextmanager
@@ -69,23 +73,25 @@ def _lock(path: Path, descriptor: int, *, wait: bool) -> None:
 
 
 def _refuse_foreign(path: Path) -> None:
-    names = {entry.name for entry in path.iterdir()} - {LOCK}
-    if names and CONFIG not in names:
+    names = {entry.name for entry in path.iterdir()}
+    # A process that was killed may have left a file that had not got its name yet.
+    foreign = {name for name in names if name != LOCK and not name.startswith(TEMPORARY)}
+    if foreign and CONFIG not in names:
         raise RunError(
-            f"{path} is not empty and holds no run ({sorted(names)[0]!r} is in it); "
+            f"{path} is not empty and holds no run ({sorted(foreign)[0]!r} is in it); "
             "choose another --out"
         )
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
-    """The settings the run was begun with, as plain tables; None for a new run."""
+    """The settings the run was begun with, as plain tables; None for a new run.
+
+    Raises:
+        CheckpointError: The file is damaged.
+
+    """
     file = path / CONFIG
-    if not file.exists():
-        return None
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{file} is damaged ({error}); choose another --out") from error
+    return read_json(file, advice=_CHOOSE) if file.exists() else None
 
 
 def require_same_settings(path: Path, config: RunConfig) -> None:
@@ -137,9 +143,20 @@ def require_same_data(path: Path, config: RunConfig, fingerprint: str) -> None:
 
 
 def read_environment(path: Path) -> dict[str, Any]:
-    """What `environment.json` holds; empty for a new run."""
+    """What `environment.json` holds; empty for a new run.
+
+    Raises:
+        CheckpointError: The file is damaged.
+
+    """
     file = path / ENVIRONMENT
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    record = read_json(file, advice=_CHOOSE) if file.exists() else {}
+    # These are read again below; what else is in the file is for people.
+    if not (
+        isinstance(record.get("data", {}), dict) and isinstance(record.get("starts", []), list)
+    ):
+        raise CheckpointError(f"{file} is not what bytelm writes there; {_CHOOSE}")
+    return record
 
 
 def record_start(path: Path, *, data: dict[str, Any], start: dict[str, Any]) -> None:
@@ -160,7 +177,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         RunError: It cannot be written.
 
     """
-    aside = path.with_name(f".tmp-{path.name}")
+    aside = path.with_name(f"{TEMPORARY}{path.name}")
     try:
         aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
         aside.replace(path)

@@ -4,7 +4,7 @@
 """
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Literal
 
 from bytelm.models import BLTConfig, EntropyLMConfig, ModelConfig, NgramConfig
@@ -39,12 +39,19 @@ class DataConfig:
     """Bytes from one training row's start to the next; None: the model's context_bytes."""
 
     def __post_init__(self) -> None:
+        if wrong := [suffix for suffix in self.suffixes if not suffix.startswith(".")]:
+            raise ValueError(f"suffixes must begin with a dot, like '.py'; got {wrong}")
         fractions = (self.valid_fraction, self.test_fraction)
-        if min(fractions) < 0 or sum(fractions) >= 1:
+        # stated as what is right, because every comparison with nan is false
+        if not (all(fraction >= 0 for fraction in fractions) and sum(fractions) < 1):
             raise ValueError(
                 "valid_fraction and test_fraction must be >= 0 and their sum below 1, got "
                 f"{self.valid_fraction} and {self.test_fraction}"
             )
+        if self.split_seed < 0:
+            raise ValueError(f"split_seed must be >= 0, got {self.split_seed}")
+        if self.stride is not None and self.stride < 1:
+            raise ValueError(f"stride must be at least 1 or none, got {self.stride}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +101,8 @@ class TrainingConfig:
         for name in ("patience", "keep_every"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1 or none, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be >= 0, got {self.seed}")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed must be >= 0 and below 2**64, got {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +175,8 @@ class EntropyRecipe:
     kind: ClassVar[str] = "train"
 
     recipe: "RunConfig"
-    """Its recipe. Without `data.paths` of its own it learns from this run's training split."""
+    """Its recipe. Without `data.paths` of its own it learns from this run's training split, and
+    its table `data` must be left out: files, suffixes and division are this run's."""
 
 
 EntropyConfig = EntropyRun | EntropyRecipe
@@ -219,20 +227,22 @@ class RunConfig:
             )
         if isinstance(self.entropy, EntropyRecipe):
             require_entropy_model(self.entropy.recipe.model)
+            _require_paths_or_nothing(self.entropy.recipe.data)
+        if self.data.stride is not None and not isinstance(self.model, NgramConfig):
+            _require_stride_in_row(self.data.stride, self.model.context_bytes)
 
     def resolved(self) -> "RunConfig":
-        """The same run with nothing left to the place it is started from.
+        """The same run with nothing left to the place it is started from: paths are absolute.
 
-        Paths are absolute, and an entropy recipe has this run's data and hardware.
+        An entropy recipe without `data.paths` stays without them. It means this run's data whatever
+        they are, so the same settings with other data have an entropy model of those data.
         """
         data = replace(self.data, paths=tuple(_absolute(path) for path in self.data.paths))
         entropy = self.entropy
         if isinstance(entropy, EntropyRun):
             entropy = replace(entropy, path=_absolute(entropy.path))
         if isinstance(entropy, EntropyRecipe):
-            own = entropy.recipe.data if entropy.recipe.data.paths else data
-            recipe = replace(entropy.recipe, data=own, hardware=self.hardware)
-            entropy = replace(entropy, recipe=recipe.resolved())
+            entropy = replace(entropy, recipe=entropy.recipe.resolved())
         return replace(self, data=data, entropy=entropy)
 
 
@@ -242,6 +252,26 @@ def require_entropy_model(config: ModelConfig) -> None:
         raise ValueError(
             f"a model of kind {config.kind!r} gives no entropies for patches; expected "
             f"{EntropyLMConfig.kind!r} or {NgramConfig.kind!r}"
+        )
+
+
+def _require_paths_or_nothing(data: DataConfig) -> None:
+    if data.paths or data == DataConfig():
+        return
+    default = DataConfig()
+    names = [f.name for f in fields(data) if getattr(data, f.name) != getattr(default, f.name)]
+    raise ValueError(
+        f"entropy.recipe.data has {', '.join(names)} but no paths; an entropy recipe without paths "
+        "learns from this run's data, divided as this run divides them: leave entropy.recipe.data "
+        "out, or give it paths"
+    )
+
+
+def _require_stride_in_row(stride: int, context_bytes: int) -> None:
+    if stride > context_bytes:
+        raise ValueError(
+            f"data.stride is {stride}, more than model.context_bytes ({context_bytes}): the bytes "
+            "between two rows would never be learned; use a smaller one, or none"
         )
 
 

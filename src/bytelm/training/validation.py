@@ -24,23 +24,21 @@ class Validation:
     Args:
         corpus: The validation split, 2 bytes or more.
         context_bytes: Length of a row; shortened to the corpus.
-        rows: Rows in one forward pass.
         max_bytes: About the most bytes to score.
 
     """
 
-    def __init__(self, corpus: Corpus, *, context_bytes: int, rows: int, max_bytes: int) -> None:
+    def __init__(self, corpus: Corpus, *, context_bytes: int, max_bytes: int) -> None:
         context_bytes = min(context_bytes, corpus.num_bytes)
         batches = Batches(corpus, context_bytes=context_bytes, rows=1, seed=0)
         count = max(1, min(batches.rows_per_epoch, max_bytes // context_bytes))
         self._batches = Batches(corpus, context_bytes=context_bytes, rows=count, seed=0)
-        self._rows = rows
 
     @torch.no_grad()
     def bits_per_byte(
-        self, model: torch.nn.Module, *, device: torch.device, dtype: torch.dtype | None
+        self, model: torch.nn.Module, *, rows: int, device: torch.device, dtype: torch.dtype | None
     ) -> float:
-        """Measure `model`; its mode is left as it was.
+        """Measure `model`, `rows` rows in one forward pass; its mode is left as it was.
 
         Raises:
             RunError: The loss is not a number.
@@ -50,11 +48,11 @@ class Validation:
         model.eval()
         batch = self._batches.batch(0)
         nats = 0.0
-        for start in range(0, len(batch.ids), self._rows):
-            rows = batch.rows(slice(start, start + self._rows)).to(device)
+        for start in range(0, len(batch.ids), rows):
+            part = batch.rows(slice(start, start + rows)).to(device)
             with autocast(dtype, device):
-                logits = model(rows.ids)
-            nats += cross_entropy_nats(logits, rows.targets).item()
+                logits = model(part.ids)
+            nats += cross_entropy_nats(logits, part.targets).item()
         model.train(was_training)
         if not math.isfinite(nats):
             raise RunError(f"the validation loss is {nats}: the weights are broken")
