@@ -325,7 +325,7 @@ def test_huge_numbers_are_read_or_refused_with_their_range(recipe, capsys, flag,
 def test_demo_hands_its_flags_to_both_models(monkeypatch, capsys):
     asked = {}
 
-    def run_demo(paths, *, out, settings, say):
+    def run_demo(paths, *, out, settings, say, scoring):
         asked.update(settings, paths=paths)
         raise BytelmError("enough")
 

@@ -5,7 +5,8 @@ files -> n-gram entropies -> threshold -> BLT, and a byte GPT of equal parameter
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,12 @@ SHOWN_BYTES = 6_000
 Say = Callable[[str], None]
 
 
+@contextmanager
+def silent(_name: str, _num_bytes: int) -> Iterator[Callable[[int], None]]:
+    """No progress display."""
+    yield lambda _count: None
+
+
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
     """What the demo measured on the held-out files."""
@@ -64,7 +71,7 @@ def run_demo(
     out: Path,
     settings: dict[str, Any] | None = None,
     say: Say,
-    on_progress: Callable[[int], None] | None = None,
+    scoring: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = silent,
 ) -> DemoResult:
     """Train, measure and write the report.
 
@@ -73,7 +80,8 @@ def run_demo(
         out: Folder for the runs and the report.
         settings: Dotted recipe keys for both models, as flags would give them.
         say: Called with one line for each stage.
-        on_progress: Called with the number of bytes that were just scored.
+        scoring: Opened with a model's name and the bytes to score; gives what is called with the
+            number of bytes that were just scored.
 
     Raises:
         BytelmError: The data or the disk do not allow it.
@@ -90,9 +98,10 @@ def run_demo(
     say(f"scoring {held_out.num_bytes:,} held-out bytes of {held_out.num_documents} files")
     compressors = reference_compressors(list(held_out))
     loaded = _load(blt, gpt)
-    models = {
-        name: _evaluate(model, held_out, compressors, on_progress) for name, model in loaded.items()
-    }
+    models = {}
+    for name, model in loaded.items():
+        with scoring(name, held_out.num_bytes) as advance:
+            models[name] = _evaluate(model, held_out, compressors, advance)
     result = DemoResult(
         report=out / "report.html",
         models=models,
@@ -148,7 +157,7 @@ def _evaluate(
     model: LanguageModel,
     held_out: Corpus,
     compressors: Sequence[CompressorResult],
-    on_progress: Callable[[int], None] | None,
+    on_progress: Callable[[int], None],
 ) -> Evaluation:
     documents = list(zip(held_out.names, held_out, strict=True))
     found = evaluate(model, documents, compressors=compressors, on_progress=on_progress)

@@ -3,10 +3,13 @@
 import argparse
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bytelm.cli.arguments import add_hardware, add_json, positive_int
+from bytelm.cli.progress import progress_bars
 
 if TYPE_CHECKING:
     from bytelm.apps.demo import DemoResult
@@ -51,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         out=args.out,
         settings={key: value for key, value in settings.items() if value is not None},
         say=say,
+        scoring=_scoring,
     )
     say("done")
     if args.json:
@@ -58,6 +62,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(result)
     return 0
+
+
+@contextmanager
+def _scoring(name: str, num_bytes: int) -> Iterator[Callable[[int], None]]:
+    with progress_bars() as progress:
+        task = progress.add_task(f"scoring: {name}", total=num_bytes)
+        yield lambda count: progress.advance(task, count)
 
 
 def _print(result: "DemoResult") -> None:

@@ -2,15 +2,13 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from bytelm.cli.arguments import add_json, print_json
+from bytelm.cli.progress import progress_bars
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
     from rich.table import Table
 
     from bytelm.evaluation import CompressorResult, Evaluation
@@ -49,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     corpus = build_corpus(args.paths)
     documents = list(corpus)
     compressors: list[CompressorResult] = []
-    with _progress() as progress:
+    with progress_bars() as progress:
         if not args.no_compressors:
             task = progress.add_task("", total=None)
             compressors = reference_compressors(
@@ -79,19 +77,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(args.run, evaluation, compressors)
     return 0
-
-
-@contextmanager
-def _progress() -> "Iterator[Progress]":
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        yield progress
 
 
 def _flops_per_byte(model: "LanguageModel", mean_patch_bytes: float) -> float | None:
