@@ -250,7 +250,7 @@ class BLT(nn.Module):
         """Every branch and the output begin at zero: the first prediction is uniform.
 
         Embeddings have unit size, so that the first steps of the hash tables do not drown them
-        (measured: 2.01 to 1.94 bits per byte after a minute, docs/LOG.md).
+        (measured: 1.930 to 1.910 bits per byte after a minute, docs/LOG.md).
         """
         initialize_(self, n_layers=1)
         truncated_normal_(self.embed.weight, 1.0)
