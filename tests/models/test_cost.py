@@ -30,12 +30,13 @@ def test_parameters_equal_the_built_model(config: object) -> None:
 
 
 def test_linear_flops_of_a_byte_gpt_equal_those_that_run() -> None:
-    config = ByteGPTConfig(ngram_sizes=(), n_layers=2)
+    """Windows of 16 are computed as blocks of 16 queries over 32 keys."""
+    config = ByteGPTConfig(ngram_sizes=(), n_layers=2, window=16)
     model = build(config)
     ids = as_ids(b"x" * 63)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(ids)
-    attention = 4 * 64 * 64 * config.dim * config.n_layers
+    attention = 4 * 64 * 32 * config.dim * config.n_layers
     assert counter.get_total_flops() == 64 * _linear_flops(model) + attention
 
 

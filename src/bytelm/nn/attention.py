@@ -17,7 +17,7 @@ from bytelm.nn.norm import RMSNorm
 from bytelm.nn.rope import rotate, rotations
 
 SHORT = 256
-"""Up to this many positions, a CPU is faster without SDPA (measured: 3 times in bfloat16)."""
+"""Up to this many positions, bfloat16 on a CPU is 1.5 times faster without SDPA."""
 
 
 @dataclass
@@ -93,7 +93,7 @@ def causal_attention(
     queries, total = q.shape[2], k.shape[2]
     grouped = q.shape[1] != k.shape[1]
     if queries == total and (window is None or total <= window):
-        if q.is_cpu and not grouped and total <= SHORT:
+        if q.is_cpu and q.dtype == torch.bfloat16 and not grouped and total <= SHORT:
             return _masked_attention(q, k, v, _band(queries, total, None, q.device))
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
     if grouped:
@@ -105,7 +105,7 @@ def causal_attention(
 
 
 def _masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Attention under a mask; for the small blocks on a CPU, three times faster than SDPA there."""
+    """Attention under a mask; on a CPU as matrix products, faster than SDPA for small blocks."""
     if not q.is_cpu:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     bias = torch.zeros(mask.shape, dtype=q.dtype).masked_fill(~mask, -torch.inf)
