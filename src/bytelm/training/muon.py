@@ -22,7 +22,7 @@ EPS = 1e-7
 def fast_matmul_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where matrix products in it are hardware, else float32.
 
-    Measured on a core with AMX: 16 matrices of 128 x 128 take 3 ms against 16 ms.
+    Measured on a core with AVX-512 BF16: 16 matrices of 128 x 128 take 3 ms against 16 ms.
     """
     if device.type == "cpu":
         return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
