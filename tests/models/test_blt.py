@@ -9,8 +9,8 @@ from bytelm.models import BLT, BLTConfig
 from bytelm.models.blt import CrossAttention
 from bytelm.nn.hash_ngrams import hash_ids
 from bytelm.nn.transformer import TransformerLayer
-from bytelm.patching import Entropy, Patches, Space, Static
-from conftest import TEXT, as_ids, blt
+from bytelm.patching import Entropy, Space, Static
+from conftest import TEXT, as_ids, blt, entropy_lm, entropy_patcher
 
 
 def rms(x: Tensor, weight: Tensor) -> Tensor:
@@ -106,8 +106,13 @@ def test_equals_the_dense_forward(patch_size: int) -> None:
 
 def test_released_boundary_rule() -> None:
     """Ids 0 and 1 start patches, then id i + 1 where the entropy after id i is above theta."""
-    patches = Patches.from_starts(torch.tensor([[True, True, False, False, True, False]]))
-    assert patches.lengths.tolist() == [[1, 3, 2]]
+    source = entropy_lm(True)
+    patcher = entropy_patcher(source)
+    ids = as_ids(TEXT)
+    above = source.entropies(ids)[:, 1:] > patcher.threshold
+    expected = torch.cat((torch.ones(1, 2, dtype=torch.bool), above), dim=1)
+    assert blt(False, patcher, source).patch(ids).equal(expected)
+    assert 0 < above.sum() < above.numel()
 
 
 def test_every_parameter_learns() -> None:
