@@ -7,7 +7,6 @@ import pytest
 
 import bytelm
 from bytelm.config import load
-from bytelm.decoding.session import _held_back
 from bytelm.errors import CheckpointError
 from bytelm.language_model import LanguageModel
 from bytelm.training.run import RunConfig, train
@@ -33,16 +32,6 @@ def test_a_stop_sequence_ends_the_text_and_is_not_part_of_it(model: LanguageMode
     expected = whole[: whole.index(stop)]
     assert text(model, max_new_bytes=60, temperature=0, stop=(stop,)) == expected
     assert text(model, max_new_bytes=60, temperature=0, stop=(b"never",)) == whole
-
-
-@pytest.mark.parametrize(
-    ("pending", "stop", "held"),
-    [(b"ab", b"bc", 1), (b"abc", b"abcd", 3), (b"abx", b"bc", 0), (b"", b"bc", 0)],
-)
-def test_only_what_could_begin_a_stop_sequence_is_held_back(
-    pending: bytes, stop: bytes, held: int
-) -> None:
-    assert _held_back(pending, [stop], len(stop)) == held
 
 
 def test_seeds(model: LanguageModel) -> None:

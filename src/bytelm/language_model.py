@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bytelm.decoding.beam import Beams, Hypothesis, beam_search
+from bytelm.decoding.generation import Ending, generate, generate_batch, generate_speculating
 from bytelm.decoding.reader import Predictions, Reader
-from bytelm.decoding.sampling import Sampling
+from bytelm.decoding.sampling import NUM_SEEDS, Sampling
 from bytelm.decoding.segmenter import Segmenter
-from bytelm.decoding.session import CHUNK_BYTES, Session, generate
+from bytelm.decoding.session import CHUNK_BYTES, Session
 from bytelm.evaluation.likelihood import bits_per_byte
 from bytelm.models import ByteModel
 from bytelm.training.loading import load_model
@@ -104,7 +106,7 @@ class LanguageModel:
         """Open `rows` empty documents that grow byte by byte, each at its own pace."""
         return Session(self.model, rows=rows)
 
-    def generate(
+    def generate(  # noqa: PLR0913  one keyword for each thing that people set
         self,
         prompt: bytes = b"",
         *,
@@ -112,10 +114,18 @@ class LanguageModel:
         temperature: float = 0.8,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        repetition_window: int = 64,
+        valid_utf8: bool = False,
         seed: int | None = 0,
         stop: Sequence[bytes] = (),
+        whole_characters: bool = False,
+        speculate: bool = False,
     ) -> Iterator[bytes]:
         """Yield what the model writes after `prompt`, without the prompt, in pieces.
+
+        Special ids are never written: a byte always follows, and no text ends by itself.
 
         Args:
             prompt: Bytes before the new ones; may be empty.
@@ -123,30 +133,130 @@ class LanguageModel:
             temperature: 0 is greedy.
             top_k: Only the k likeliest bytes.
             top_p: Only the likeliest bytes that together reach this probability.
+            min_p: Only bytes at least this share as likely as the likeliest one.
+            repetition_penalty: A byte that occurs in the window gets its probability to the power
+                of this, before renormalization; 1 is none.
+            repetition_window: The last bytes that the penalty looks at, the prompt's included.
+            valid_utf8: Only bytes that keep prompt and text valid UTF-8, whole at the end.
             seed: The same seed gives the same text; None draws another each time.
-            stop: Byte strings that end the text; they are not yielded.
+            stop: Byte strings that end the text where they occur in it; they are not yielded.
+            whole_characters: Cut pieces between UTF-8 characters only.
+            speculate: Draft bytes with a part of the model and check them together: the same text,
+                sooner where the global transformer is most of the work.
 
         Raises:
-            ValueError: An argument is out of range.
+            ValueError: An argument is out of range, the prompt is not UTF-8 where `valid_utf8`
+                asks for it, or this model has nothing to draft with.
 
         """
-        if max_new_bytes < 0:
-            raise ValueError(f"max_new_bytes must be at least 0, got {max_new_bytes}")
-        if isinstance(stop, bytes) or not all(isinstance(s, bytes) and s for s in stop):
-            raise ValueError(
-                f"stop must be a list of byte strings that are not empty, got {stop!r}"
-            )
-        if not isinstance(prompt, bytes | bytearray | memoryview):
-            raise ValueError(f"prompt must be bytes, got {type(prompt).__name__}")
-        sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
-        return generate(
-            self.model,
-            bytes(prompt),
-            max_new_bytes=max_new_bytes,
-            sampling=sampling,
-            seed=seed,
-            stop=tuple(stop),
+        sampling = Sampling(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            repetition_window=repetition_window,
+            valid_utf8=valid_utf8,
         )
+        ending = _ending(max_new_bytes, stop, whole_characters=whole_characters)
+        write = generate_speculating if speculate else generate
+        return write(self.model, _prompt(prompt), ending=ending, sampling=sampling, seed=seed)
+
+    def generate_batch(  # noqa: PLR0913  as `generate`
+        self,
+        prompts: Sequence[bytes],
+        *,
+        max_new_bytes: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        repetition_window: int = 64,
+        valid_utf8: bool = False,
+        seeds: Sequence[int | None] | int | None = 0,
+        stop: Sequence[bytes] = (),
+        whole_characters: bool = False,
+        rows: int = 16,
+    ) -> Iterator[tuple[int, bytes]]:
+        """Yield (index of the prompt, piece) as many prompts are continued at once.
+
+        Each text is the one that `generate` gives for its prompt and seed, whatever is beside it.
+        A text that ends makes place for the next prompt; equal prompts are read once.
+
+        Args:
+            prompts: Any number, of any lengths; may hold one prompt several times.
+            max_new_bytes: Of each text.
+            temperature: As of `generate`, like all that is not explained here.
+            top_k: The same.
+            top_p: The same.
+            min_p: The same.
+            repetition_penalty: The same.
+            repetition_window: The same.
+            valid_utf8: The same.
+            seeds: One for each prompt; or one number s, and prompt i has the seed s + i; or None,
+                and each draws its own.
+            stop: The same.
+            whole_characters: The same.
+            rows: Texts that are open at a time, at most: more are faster and take more memory.
+
+        Raises:
+            ValueError: As of `generate`; or the seeds are not as many as the prompts.
+
+        """
+        if isinstance(prompts, bytes | bytearray | memoryview | str):
+            raise ValueError(f"prompts must be a list of bytes, got {type(prompts).__name__}")
+        sampling = Sampling(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            repetition_window=repetition_window,
+            valid_utf8=valid_utf8,
+        )
+        return generate_batch(
+            self.model,
+            [_prompt(prompt) for prompt in prompts],
+            ending=_ending(max_new_bytes, stop, whole_characters=whole_characters),
+            sampling=sampling,
+            seeds=_seeds(seeds, len(prompts)),
+            rows=rows,
+        )
+
+    def beam_search(
+        self,
+        prompt: bytes = b"",
+        *,
+        beams: int = 4,
+        n_best: int = 1,
+        length_penalty: float = 1.0,
+        max_new_bytes: int = 200,
+        stop: Sequence[bytes] = (),
+        valid_utf8: bool = False,
+    ) -> list[Hypothesis]:
+        """Return the likeliest texts after `prompt` that a search finds, best first.
+
+        Args:
+            prompt: Bytes before the new ones; may be empty.
+            beams: Texts that are kept at each byte; 1 is greedy.
+            n_best: Texts that are returned, at most `beams`.
+            length_penalty: A text's log-probability is divided by its length to this power before
+                texts are compared; larger prefers longer texts.
+            max_new_bytes: A text that no stop sequence ends has exactly this many.
+            stop: Byte strings that end a text; they are not part of it.
+            valid_utf8: Only bytes that keep prompt and text valid UTF-8, whole at the end.
+
+        Raises:
+            ValueError: An argument is out of range, or the prompt is not UTF-8 where `valid_utf8`
+                asks for it.
+
+        """
+        search = Beams(
+            beams=beams, n_best=n_best, length_penalty=length_penalty, valid_utf8=valid_utf8
+        )
+        ending = _ending(max_new_bytes, stop)
+        return beam_search(self.model, _prompt(prompt), ending=ending, beams=search)
 
     def _chunks(self, data: np.ndarray) -> Iterator[tuple[np.ndarray, Predictions]]:
         """Each chunk of the document with the predictions *of* its bytes."""
@@ -156,9 +266,9 @@ class LanguageModel:
         ahead = reader.begin()
         for begin in range(0, len(data), CHUNK_BYTES):
             chunk = data[begin : begin + CHUNK_BYTES]
-            rows = reader.read(chunk)
+            rows = reader.read([chunk])
             yield chunk, _shifted(ahead, rows)
-            ahead = rows.last()
+            ahead = rows.take(slice(-1, None))
 
     def _segment(self, data: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
         """Entropies (None without a source of them) and starts of a document, without scoring."""
@@ -184,6 +294,28 @@ def _shifted(ahead: Predictions, rows: Predictions) -> Predictions:
         np.concatenate((ahead.entropies, rows.entropies[:-1])),
         np.concatenate((ahead.starts, rows.starts[:-1])),
     )
+
+
+def _prompt(prompt: bytes) -> bytes:
+    if not isinstance(prompt, bytes | bytearray | memoryview):
+        raise ValueError(f"prompt must be bytes, got {type(prompt).__name__}")
+    return bytes(prompt)
+
+
+def _ending(max_new_bytes: int, stop: Sequence[bytes], *, whole_characters: bool = False) -> Ending:
+    if isinstance(stop, bytes | str):
+        raise ValueError(f"stop must be a list of byte strings that are not empty, got {stop!r}")
+    return Ending(max_new_bytes=max_new_bytes, stop=tuple(stop), whole_characters=whole_characters)
+
+
+def _seeds(seeds: Sequence[int | None] | int | None, count: int) -> Sequence[int | None]:
+    if seeds is None:
+        return [None] * count
+    if isinstance(seeds, int):
+        if not 0 <= seeds < NUM_SEEDS:
+            raise ValueError(f"a seed must be 0 to 2^64 - 1, got {seeds}")
+        return [(seeds + index) % NUM_SEEDS for index in range(count)]
+    return seeds
 
 
 def _array(data: Bytes) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import io
 import json
 import os
 import subprocess
@@ -18,7 +17,7 @@ import pytest
 
 import bytelm
 from bytelm import cli, config
-from bytelm.cli import arguments, generate
+from bytelm.cli import arguments
 from bytelm.cli import config as config_verb
 from bytelm.errors import BytelmError
 
@@ -86,6 +85,8 @@ class RunConfig:
     hardware: Hardware = Hardware()
     entropy: EntropyRecipe | None = None
     """The source of entropies."""
+    init: Data | None = None
+    """Weights to begin with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,25 +116,6 @@ def recipe(tmp_path, monkeypatch):
         vars(stand_in).update(contents)
         monkeypatch.setitem(sys.modules, name, stand_in)
     return calls
-
-
-class Parrot:
-    """Generates the bytes it was made with, one at a time, and keeps what it was asked."""
-
-    def __init__(self, answer: bytes):
-        self.answer = answer
-        self.asked = []
-
-    def generate(self, prompt, **options):
-        self.asked.append((prompt, options))
-        yield from (bytes([byte]) for byte in self.answer)
-
-
-@pytest.fixture
-def parrot(monkeypatch):
-    model = Parrot("né\n".encode() + b"\xff")
-    monkeypatch.setattr(bytelm, "load", lambda run: model, raising=False)
-    return model
 
 
 def usage_error(*argv: str) -> int:
@@ -363,73 +345,6 @@ def test_config_json_is_the_whole_configuration(recipe, capsys):
 def test_config_shows_tables_after_their_parents_keys(recipe):
     lines = list(config_verb.toml_lines(RunConfig(model=Model())))
     assert lines.index('entropy = "none"') < lines.index("\n[model]")
-
-
-# --- generate ----------------------------------------------------------------------------------
-
-
-def test_generate_streams_text_and_marks_what_is_not_utf8(parrot, capsys):
-    argv = ["generate", "run", "--prompt", "a", "--top-k", "3", "--seed", "1", "--stop", "x"]
-    assert cli.main([*argv, "--stop", "é"]) == 0
-    assert capsys.readouterr().out == "né\n\N{REPLACEMENT CHARACTER}\n"
-    options = {"max_new_bytes": 200, "temperature": 0.8, "top_k": 3, "top_p": None, "seed": 1}
-    assert parrot.asked == [(b"a", {**options, "stop": [b"x", "é".encode()]})]
-
-
-def test_generate_raw_writes_the_bytes_from_a_file(parrot, capfdbinary, tmp_path):
-    prompt = tmp_path / "prompt"
-    prompt.write_bytes(b"\x00\xff")
-    assert cli.main(["generate", "run", "--prompt-file", str(prompt), "--raw"]) == 0
-    assert capfdbinary.readouterr().out == parrot.answer
-    assert parrot.asked[0][0] == b"\x00\xff"
-
-
-class Terminal(io.TextIOWrapper):
-    def isatty(self):
-        return True
-
-
-def test_generate_without_a_prompt_is_a_dialog_on_a_terminal(parrot, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "stdin", Terminal(io.BytesIO(b"one\ntwo")))
-    assert cli.main(["generate", "run"]) == 0
-    assert [prompt for prompt, _ in parrot.asked] == [b"one", b"two"]
-    assert capsys.readouterr().err == "> > > \n"
-
-
-def test_generate_reads_a_pipe_as_the_prompt(parrot, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\ntwo")))
-    assert cli.main(["generate", "run"]) == 0
-    assert [prompt for prompt, _ in parrot.asked] == [b"one\ntwo"]
-
-
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["--temperature", "-1"],
-        ["--temperature", "nan"],
-        ["--top-p", "0"],
-        ["--top-p", "1.1"],
-        ["--top-k", "0"],
-        ["--top-k", "257"],
-        ["--stop="],
-        ["--seed", str(2**64)],
-        ["--seed", "-1"],
-        ["--max-new-bytes", "-1"],
-        ["--prompt", "a", "--prompt-file", "b"],
-    ],
-)
-def test_generate_refuses_options_out_of_range(parrot, argv):
-    assert usage_error("generate", "run", *argv) == 2
-
-
-def test_generate_names_a_prompt_file_that_is_missing(parrot, capsys):
-    assert cli.main(["generate", "run", "--prompt-file", "gone"]) == 1
-    assert "cannot read --prompt-file gone: No such file" in capsys.readouterr().err
-
-
-def test_a_character_is_never_split(capsys):
-    generate.write([b"\xe2", b"\x82", b"\xac"], raw=False)
-    assert capsys.readouterr().out == "€\n"
 
 
 # --- calibrate, cost ---------------------------------------------------------------------------

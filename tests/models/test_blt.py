@@ -1,5 +1,10 @@
 """Oracles: the one-page forward of the released model written out densely, and counts by hand."""
 
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,10 +12,11 @@ from torch import Tensor
 
 from bytelm.models import BLT, BLTConfig
 from bytelm.models.blt import CrossAttention
-from bytelm.nn.hash_ngrams import hash_ids
+from bytelm.nn.attention import Attention
+from bytelm.nn.hash_ngrams import HASH_PRIMES
 from bytelm.nn.transformer import TransformerLayer
 from bytelm.patching import Entropy, Space, Static
-from conftest import TEXT, as_ids, blt, entropy_lm, entropy_patcher
+from conftest import TEXT, as_ids, blt, entropy_lm, entropy_patcher, randomize_
 
 
 def rms(x: Tensor, weight: Tensor) -> Tensor:
@@ -29,17 +35,26 @@ def turned(x: Tensor, theta: float) -> Tensor:
     return out
 
 
+def split_heads(
+    module: Attention | CrossAttention, asking: Tensor, asked: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Queries, keys and values [n, C] of each head; those of a group ask the same keys."""
+    width = module.q_proj.weight.shape[0] // module.n_heads
+    for head in range(module.n_heads):
+        group = head * module.n_kv_heads // module.n_heads
+        own, shared = (slice(n * width, (n + 1) * width) for n in (head, group))
+        yield (
+            asking @ module.q_proj.weight[own].T,
+            asked @ module.k_proj.weight[shared].T,
+            asked @ module.v_proj.weight[shared].T,
+        )
+
+
 def dense_layer(layer: TransformerLayer, x: Tensor, window: int | None, theta: float) -> Tensor:
     attention, ffn = layer.attention, layer.ffn
     h = rms(x, layer.attention_norm.weight)
     heads = []
-    for q, k, v in zip(
-        *(
-            (h @ proj.weight.T).chunk(attention.n_heads, -1)
-            for proj in (attention.q_proj, attention.k_proj, attention.v_proj)
-        ),
-        strict=True,
-    ):
+    for q, k, v in split_heads(attention, h, h):
         scores = turned(q, theta) @ turned(k, theta).T / q.shape[1] ** 0.5
         for i in range(len(x)):
             for j in range(len(x)):
@@ -53,17 +68,21 @@ def dense_layer(layer: TransformerLayer, x: Tensor, window: int | None, theta: f
 
 
 def dense_cross(cross: CrossAttention, x: Tensor, kv: Tensor, mask: Tensor) -> Tensor:
-    q, kv = rms(x, cross.q_norm.weight) @ cross.q_proj.weight.T, rms(kv, cross.kv_norm.weight)
     heads = []
-    for qh, kh, vh in zip(
-        q.chunk(cross.n_heads, -1),
-        (kv @ cross.k_proj.weight.T).chunk(cross.n_heads, -1),
-        (kv @ cross.v_proj.weight.T).chunk(cross.n_heads, -1),
-        strict=True,
+    for qh, kh, vh in split_heads(
+        cross, rms(x, cross.q_norm.weight), rms(kv, cross.kv_norm.weight)
     ):
         scores = (qh @ kh.T / qh.shape[1] ** 0.5).masked_fill(~mask, -torch.inf)
         heads.append(scores.softmax(-1) @ vh)
     return 2 * x + torch.cat(heads, -1) @ cross.o_proj.weight.T
+
+
+def plain_hash(ids: Tensor, size: int, prime: int, buckets: int) -> Tensor:
+    """Of the n-gram that ends at each id [T]; torch's int64 wraps around."""
+    padded, total = F.pad(ids, (size - 1, 0)), torch.zeros_like(ids)
+    for offset in reversed(range(size)):
+        total = total * prime + padded[offset : offset + len(ids)]
+    return total.remainder(buckets)
 
 
 def dense_forward(model: BLT, ids: Tensor, starts: Tensor) -> Tensor:
@@ -74,9 +93,10 @@ def dense_forward(model: BLT, ids: Tensor, starts: Tensor) -> Tensor:
     k, count = config.cross_attn_k, int(enc.max()) + 1
     x = model.embed.weight[ids]
     if model.hash_ngrams is not None:
-        buckets = hash_ids(ids[None], config.ngram_sizes, config.num_buckets)[0]
-        for index in range(len(config.ngram_sizes)):
-            x = x + model.hash_ngrams.weight[index * config.num_buckets + buckets[:, index]]
+        pairs = itertools.product(HASH_PRIMES[: config.num_hash_functions], config.ngram_sizes)
+        for table, (prime, size) in enumerate(pairs):
+            buckets = plain_hash(ids, size, prime, config.num_buckets)
+            x = x + model.hash_ngrams.weight[table * config.num_buckets + buckets]
     for layer in model.encoder:
         x = dense_layer(layer, x, config.window, config.rope_theta)
     pooled = torch.stack([x[enc == patch].amax(0) for patch in range(count)])
@@ -88,14 +108,28 @@ def dense_forward(model: BLT, ids: Tensor, starts: Tensor) -> Tensor:
         z = dense_layer(layer, z, None, config.rope_theta)
     y = model.global_out(z).view(count * k, config.dim)
     for layer in model.decoder:
-        x = dense_cross(layer.cross, x, y, dec[:, None] == patch_of_query)
+        if layer.cross is not None:
+            x = dense_cross(layer.cross, x, y, dec[:, None] == patch_of_query)
         x = dense_layer(layer.local, x, config.window, config.rope_theta)
     return rms(x, model.norm.weight) @ model.head.weight.T
 
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "grouped": {"n_heads": 4, "n_kv_heads": 2, "n_heads_global": 6, "n_kv_heads_global": 2},
+    "own-decoder": {"n_heads_decoder": 8, "n_kv_heads_decoder": 2, "ffn_dim_decoder": 20},
+    "first-layer-crosses": {"cross_attention_every_layer": False, "num_hash_functions": 2},
+    "no-global-in": {"dim_global": 16, "n_heads_global": 4, "cross_attn_k": 1, "ngram_sizes": ()},
+    "four-vectors": {"cross_attn_k": 4, "n_heads": 8, "n_kv_heads": 1},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("patch_size", [1, 3, 50])
-def test_equals_the_dense_forward(patch_size: int) -> None:
-    model = blt(False, Static(patch_size=patch_size), None).double()
+def test_equals_the_dense_forward(patch_size: int, variant: str) -> None:
+    like = blt(False, Static(patch_size=patch_size), None)
+    model = BLT(dataclasses.replace(like.config, **VARIANTS[variant]), like.patcher).double()
+    randomize_(model)
     ids = as_ids(TEXT[60:90])
     starts = model.patch(ids)
     with torch.no_grad():

@@ -1,12 +1,15 @@
 """Oracle: dense attention under an explicit mask."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bytelm.nn.attention import Attention, KVCache, causal_attention
+from bytelm.nn.attention import Attention, causal_attention
+from bytelm.nn.kv_cache import SLACK, GrowingCache, LayerCache, WindowCache
+from bytelm.nn.rows import Rows
 
 
 def dense(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
@@ -73,9 +76,29 @@ def test_reading_in_chunks_equals_reading_at_once(window: int | None, qk_norm: b
         rope_theta=1e4,
         qk_norm=qk_norm,
     ).double()
-    x = torch.randn(1, 40, 16, dtype=torch.float64)
-    cache = KVCache()
-    parts = [attention(part, cache=cache) for part in x.split([1, 3, 20, 1, 15], dim=1)]
-    torch.testing.assert_close(torch.cat(parts, 1), attention(x), atol=1e-12, rtol=0)
-    assert cache.keys is not None
-    assert cache.keys.shape[2] == (40 if window is None else window - 1)
+    x = torch.randn(400, 16, dtype=torch.float64)
+    sizes = {"n_layers": 1, "n_kv_heads": 2, "head_dim": 4, "like": x}
+    cache = GrowingCache(1, **sizes) if window is None else WindowCache(1, window=window, **sizes)
+    parts, slots = [], np.zeros(1, np.int64)
+    with torch.inference_mode():
+        for part in x.split([1, 3, 20, 1, 15, 300, 60]):
+            rows = cache.rows(np.array([len(part)]), slots)
+            cache.begin(rows)
+            parts.append(attention(part, rows, LayerCache(cache, 0)))
+        whole = attention(x, Rows.full(1, 400))
+    torch.testing.assert_close(torch.cat(parts), whole, atol=1e-12, rtol=0)
+    kept = cache.save(0).keys[0].shape[1]
+    assert kept == 400 if window is None else window - 1 <= kept <= window - 1 + SLACK
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_rows_are_each_as_if_alone(window: int | None) -> None:
+    """Oracle: the same layer on one row at a time."""
+    torch.manual_seed(0)
+    attention = Attention(
+        16, n_heads=4, n_kv_heads=2, head_dim=4, window=window, rope_theta=1e4
+    ).double()
+    counts = np.array([5, 1, 30, 12])
+    x = torch.randn(int(counts.sum()), 16, dtype=torch.float64)
+    alone = [attention(part, Rows.full(1, len(part))) for part in x.split(counts.tolist())]
+    torch.testing.assert_close(attention(x, Rows(counts)), torch.cat(alone), atol=1e-12, rtol=0)

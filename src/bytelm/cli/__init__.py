@@ -25,6 +25,8 @@ VERBS = {
     "patch": "show where a file is cut into patches, and why",
     "evaluate": "measure bits per byte beside xz, zstd and ppmd on the same bytes",
     "generate": "write bytes after a prompt, streamed or in a dialog",
+    "import": "read a directory of transformers into a run",
+    "export": "write a run as a directory that transformers loads",
     "config": "print every setting of a recipe with its meaning",
     "cost": "count parameters, FLOPs and memory of a recipe; nothing is allocated",
 }

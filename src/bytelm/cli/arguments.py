@@ -36,6 +36,9 @@ positive_int = _number(int, "a whole number >= 1", lambda value: value >= 1)
 non_negative_int = _number(int, "a whole number >= 0", lambda value: value >= 0)
 patch_bytes = _number(float, "a number >= 1", lambda value: value >= 1)
 non_negative_float = _number(float, "a number >= 0", lambda value: value >= 0)
+positive_float = _number(float, "a number > 0", lambda value: value > 0)
+finite_float = _number(float, "a number", lambda value: value > -math.inf)
+share = _number(float, "a number 0 to 1", lambda value: 0 <= value <= 1)
 fraction = _number(float, "a number > 0 and <= 1", lambda value: 0 < value <= 1)
 byte_count = _number(int, f"a whole number 1 to {NUM_BYTES}", lambda value: 1 <= value <= NUM_BYTES)
 thread_count = _number(int, "a whole number 1 to 1024", lambda value: 1 <= value <= 1024)
@@ -94,6 +97,7 @@ def load_config(cls: type[T], args: argparse.Namespace) -> T:
         ("device", "hardware.device"),
         ("threads", "hardware.threads"),
         ("save_every", "training.save_every"),
+        ("init", "init.path"),
     ]:
         value = getattr(args, name, None)
         if value is not None:

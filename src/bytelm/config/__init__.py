@@ -15,6 +15,7 @@ from bytelm.config.checks import (
     MAX_LAYERS,
     MAX_NGRAM_BYTES,
     MAX_PATCH_VECTORS,
+    require_heads,
     require_positive,
 )
 from bytelm.config.convert import from_dict, to_dict
@@ -35,6 +36,7 @@ __all__ = [
     "from_dict",
     "load",
     "parse_overrides",
+    "require_heads",
     "require_positive",
     "to_dict",
 ]

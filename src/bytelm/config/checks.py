@@ -39,6 +39,33 @@ def require_positive(config: object, *names: str, least: int = 1, most: int = MA
                 raise ValueError(f"{place} must be {wanted}, got {item}")
 
 
+def require_heads(config: object, dim: str, heads: str, kv_heads: str | None = None) -> None:
+    """Refuse attention heads that do not divide their width, or key/value heads that do not them.
+
+    Args:
+        config: The object that has the fields.
+        dim: Field of the width.
+        heads: Field of the heads; a head needs an even width, for rotary pairs.
+        kv_heads: Field of the key/value heads, which may be None: one for each head.
+
+    Raises:
+        ValueError: Names the fields.
+
+    """
+    width, count = getattr(config, dim), getattr(config, heads)
+    if width % (2 * count):
+        raise ValueError(
+            f"{dim} must be a multiple of 2 * {heads} (rotary pairs), got {dim} = {width}, "
+            f"{heads} = {count}"
+        )
+    groups = None if kv_heads is None else getattr(config, kv_heads)
+    if groups is not None and count % groups:
+        raise ValueError(
+            f"{heads} must be a multiple of {kv_heads}, got {heads} = {count}, "
+            f"{kv_heads} = {groups}"
+        )
+
+
 def _broken_rule(value: float | None, least: int, most: int) -> str | None:
     """What the value must be and is not; None where it is in range."""
     if value is None:

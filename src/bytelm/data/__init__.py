@@ -4,7 +4,7 @@ Reading order: `corpus` (the value), `documents` (files to a corpus), `cache`, `
 `contamination`, `shuffle` (keyed order), `batches`, `synthetic`.
 """
 
-from bytelm.data.batches import Batch, Batches
+from bytelm.data.batches import Batch, Batches, Stream, StreamStarts
 from bytelm.data.cache import cache_directory
 from bytelm.data.contamination import Duplicate, find_duplicates, overlap
 from bytelm.data.corpus import Corpus, from_documents
@@ -19,6 +19,8 @@ __all__ = [
     "Duplicate",
     "Overlap",
     "Splits",
+    "Stream",
+    "StreamStarts",
     "build_corpus",
     "cache_directory",
     "find_duplicates",

@@ -13,17 +13,21 @@ from epoch to epoch, and orders them by a keyed permutation.
 Shape key: R rows, T bytes.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from bytelm.data.corpus import Corpus, starts_of
 from bytelm.data.shuffle import Purpose, keyed_hash, keyed_permutation
 from bytelm.errors import DataError
 from bytelm.vocab import BOE, BOS, IGNORE, OFFSET
+
+StreamStarts = Callable[[int, int], np.ndarray]
+"""Bool flags of the stream's positions [begin, end): where a patch starts."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Batch:
     """int64; the first id is BOS, padding is BOE."""
     targets: Int[Tensor, "R T"]
     """int64; the id that follows, IGNORE where nothing is scored."""
+    starts: Bool[Tensor, "R T+1"] | None = None
+    """Which ids start a patch, and whether the id after the row does; None where nobody asked."""
 
     @property
     def scored(self) -> int:
@@ -42,11 +48,13 @@ class Batch:
 
     def rows(self, chosen: slice) -> "Batch":
         """View some of the rows, as a micro-batch or as one process's share."""
-        return Batch(self.ids[chosen], self.targets[chosen])
+        starts = None if self.starts is None else self.starts[chosen]
+        return Batch(self.ids[chosen], self.targets[chosen], starts)
 
     def to(self, device: torch.device | str) -> "Batch":
         """Copy to a device; the same tensors when they are there already."""
-        return Batch(self.ids.to(device), self.targets.to(device))
+        starts = None if self.starts is None else self.starts.to(device)
+        return Batch(self.ids.to(device), self.targets.to(device), starts)
 
 
 class Batches:
@@ -93,7 +101,7 @@ class Batches:
         self.rows = rows
         self.seed = seed
         self.stride = stride
-        self._stream = _Stream(corpus)
+        self._stream = Stream(corpus)
         self._first_rows = np.zeros(1, dtype=np.int64)
         self._shuffle: _Shuffle | None = None
 
@@ -106,8 +114,11 @@ class Batches:
         """Tell in which epoch, counted from 0, the first row of a step lies."""
         return int(self._epochs_of(np.array([self._first_row(step)]))[0])
 
-    def batch(self, step: int) -> Batch:
-        """Make the batch of an update, counted from 0.
+    def batch(self, step: int, starts: StreamStarts | None = None) -> Batch:
+        """Make the batch of an update, counted from 0; with patch starts where they are given.
+
+        A row takes the starts of its bytes as they are in their documents; its BOS and its first
+        byte start a patch each. Padding starts none.
 
         Raises:
             DataError: The cache's file under the corpus shrank.
@@ -115,8 +126,17 @@ class Batches:
         """
         self.corpus.check()
         first = self._first_row(step)
-        windows = self._windows(np.arange(first, first + self.rows))
-        return self._stream.read(*windows, self.context_bytes)
+        begins, ends = self._windows(np.arange(first, first + self.rows))
+        batch = self._stream.read(begins, ends, self.context_bytes)
+        if starts is None:
+            return batch
+        flags = np.zeros((self.rows, self.context_bytes + 1), bool)
+        for row, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
+            flags[row, 1 : end - begin + 1] = starts(begin, end)
+        is_bos = (batch.ids == BOS).numpy()
+        flags[:, :-1] |= is_bos
+        flags[:, 1:] |= is_bos
+        return Batch(batch.ids, batch.targets, torch.from_numpy(flags))
 
     def _first_row(self, step: int) -> int:
         if step < 0:
@@ -171,7 +191,7 @@ class _Shuffle:
     order: np.ndarray
 
 
-class _Stream:
+class Stream:
     """The ids `d1 BOS d2 BOS d3 …` of a corpus, read by position and never written down."""
 
     def __init__(self, corpus: Corpus) -> None:
@@ -183,6 +203,15 @@ class _Stream:
         # Add this to a position in the stream to have the index in the data.
         self._shifts = corpus.starts[kept] - self._begins
         self.length = int(self._ends[-1])
+
+    def documents(self, begin: int, end: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Each document with bytes at [begin, end): where it begins, and all its bytes, uint8."""
+        first = int(np.searchsorted(self._ends, begin, side="right"))
+        last = int(np.searchsorted(self._begins, end, side="left"))
+        for index in range(first, last):
+            place, stop = int(self._begins[index]), int(self._ends[index])
+            shift = int(self._shifts[index])
+            yield place, self._data[place + shift : stop + shift]
 
     def read(self, begins: np.ndarray, ends: np.ndarray, context_bytes: int) -> Batch:
         """Read windows [begins, ends) into rows of `context_bytes`, padded."""

@@ -1,28 +1,35 @@
-"""Reading one document byte by byte, or chunk by chunk, with any model: exact and incremental.
+"""Reading documents byte by byte, or chunk by chunk, with any model: exact and incremental.
 
-A `Reader` holds what a model remembers of one document and answers, after each byte, with the
+A `Reader` holds what a model remembers of some documents and answers, after each byte, with the
 prediction of the next one. Scoring a file, a session and generation are this one class, so they
 cannot disagree.
-Shape key: n bytes, V vocabulary.
+Shape key: R rows, B rows read now, N bytes of all of them, V vocabulary.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bytelm.decoding.segmenter import Segmenter
+from bytelm.decoding.segmenter import LastBytes, Segmenter
 from bytelm.models.blt import BLT, BLTState
-from bytelm.models.byte_gpt import ByteGPT, ByteGPTState
+from bytelm.models.byte_gpt import ByteGPT
 from bytelm.models.entropy_lm import EntropyLM, entropy_nats
 from bytelm.models.ngram import Ngram
+from bytelm.models.state import StackState, State
+from bytelm.models.steps import blt_stepper, is_short, stack_stepper
 from bytelm.vocab import BOS, NUM_BYTES, OFFSET
+
+CHUNK_BYTES = 4096
+"""Bytes that are read at once: memory stays bounded for any length."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of the next byte, at n consecutive positions."""
+    """What a model says of the next byte, at n positions."""
 
     log_probs: Tensor
     """`[n, 256]` in the model's precision, natural logarithm, normalized over the byte values."""
@@ -33,29 +40,61 @@ class Predictions:
     starts: np.ndarray
     """bool `[n]`: whether the next byte starts a patch."""
 
-    def last(self) -> "Predictions":
-        """The last position alone."""
-        return Predictions(self.log_probs[-1:], self.entropies[-1:], self.starts[-1:])
+    def take(self, positions: slice | np.ndarray) -> "Predictions":
+        """Some of the positions."""
+        return Predictions(
+            self.log_probs[positions], self.entropies[positions], self.starts[positions]
+        )
 
 
 class Reader:
-    """One document, as far as it is read, with any model."""
+    """Documents, as far as they are read, with any model; none depends on another."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._segmenter = Segmenter(model)
-        self._logits = _logit_reader(model)
+    def __init__(self, model: nn.Module, rows: int = 1) -> None:
+        self.segmenter = Segmenter(model, rows)
+        self.logits = _logit_reader(model, rows)
 
-    @torch.no_grad()
-    def begin(self) -> Predictions:
-        """Predict the first byte of the document; n = 1."""
-        entropies, starts = self._segmenter.begin()
-        return _predictions(self._logits.begin(), entropies, starts)
+    @torch.inference_mode()
+    def begin(self, slots: Sequence[int] = (0,)) -> Predictions:
+        """Open an empty document in each of `slots`; n = B, predictions of the first bytes."""
+        chosen = np.array(slots, np.int64)
+        entropies, starts = self.segmenter.begin(chosen)
+        return _predictions(self.logits.begin(chosen), entropies, starts)
 
-    @torch.no_grad()
-    def read(self, data: np.ndarray) -> Predictions:
-        """Read bytes, uint8 `[n]` with n >= 1; row i predicts the byte after `data[: i + 1]`."""
-        entropies, starts = self._segmenter.read(data)
-        return _predictions(self._logits.read(data, starts), entropies, starts)
+    @torch.inference_mode()
+    def read(self, pieces: Sequence[np.ndarray], slots: Sequence[int] = (0,)) -> Predictions:
+        """Read more of some documents; n = N, predictions of the byte after each byte.
+
+        Args:
+            pieces: uint8 `[n]` each, n >= 1: the next bytes of each row.
+            slots: The rows, each once.
+
+        """
+        data = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        counts, chosen = np.array([len(p) for p in pieces]), np.array(slots, np.int64)
+        entropies, starts = self.segmenter.read(data, counts, chosen)
+        return _predictions(self.logits.read(data, starts, counts, chosen), entropies, starts)
+
+    def read_all(self, data: np.ndarray, slot: int = 0) -> Predictions:
+        """Read a long piece of one document, uint8 `[n]`; only the prediction after its end."""
+        last = (len(data) - 1) // CHUNK_BYTES * CHUNK_BYTES
+        for begin in range(0, last, CHUNK_BYTES):
+            self.read([data[begin : begin + CHUNK_BYTES]], [slot])
+        return self.read([data[last:]], [slot]).take(slice(-1, None))
+
+    def select(self, sources: Sequence[int]) -> None:
+        """Make the rows copies of the rows `sources`, in this order; one may occur many times."""
+        self.segmenter.state.select(sources)
+        self.logits.select(sources)
+
+    def save(self, slot: int) -> tuple[Any, Any]:
+        """A copy of one row, which later reading leaves alone."""
+        return self.segmenter.state.save(slot), self.logits.save(slot)
+
+    def restore(self, slot: int, saved: tuple[Any, Any]) -> None:
+        """Make a row what was saved."""
+        self.segmenter.state.restore(slot, saved[0])
+        self.logits.restore(slot, saved[1])
 
 
 def _predictions(logits: Tensor, entropies: np.ndarray | None, starts: np.ndarray) -> Predictions:
@@ -67,98 +106,218 @@ def _predictions(logits: Tensor, entropies: np.ndarray | None, starts: np.ndarra
     )
 
 
-def _logit_reader(model: nn.Module) -> "_NgramReader | _EndlessReader | _HalvingReader":
+def _logit_reader(model: nn.Module, rows: int) -> "_NgramReader | _EndlessReader | HalvingReader":
     match model:
         case Ngram():
-            return _NgramReader(model)
+            return _NgramReader(model, rows)
         case EntropyLM() | ByteGPT() if model.config.window is not None:
-            return _EndlessReader(model)
+            return _EndlessReader(model, rows)
         case ByteGPT() | BLT():
-            return _HalvingReader(model, model.config.context_bytes)
+            return HalvingReader(model, rows, model.config.context_bytes)
     raise TypeError(f"expected a bytelm model, got {type(model).__name__}")
 
 
-class _NgramReader:
+class _NgramReader(State):
     """A count model: its log-probabilities stand for logits."""
 
-    def __init__(self, model: Ngram) -> None:
-        self._model, self._history = model, np.zeros(0, np.uint8)
+    def __init__(self, model: Ngram, rows: int) -> None:
+        self._model, self._last = model, LastBytes(rows, max(1, model.config.order))
+        super().__init__(self._last)
 
-    def begin(self) -> Tensor:
-        return torch.from_numpy(self._model.predict(self._history, self._history)[0])
+    def begin(self, slots: np.ndarray) -> Tensor:
+        for slot in slots.tolist():
+            self.clear(slot)
+        nothing = np.zeros(0, np.uint8)
+        first, _ = self._model.predict(nothing, nothing)
+        return torch.from_numpy(first.repeat(len(slots), axis=0))
 
-    def read(self, data: np.ndarray, starts: np.ndarray) -> Tensor:  # noqa: ARG002
-        log_probs, _ = self._model.predict(data, self._history)
-        self._history = np.concatenate((self._history, data))[-self._model.config.order :]
-        return torch.from_numpy(log_probs[1:])
+    def read(
+        self,
+        data: np.ndarray,
+        starts: np.ndarray,  # noqa: ARG002
+        counts: np.ndarray,
+        slots: np.ndarray,
+    ) -> Tensor:
+        if len(data) == len(slots):
+            states = self._model.row_states(*self._last.step(slots, data))
+            return torch.from_numpy(self._model.log_probs(states))
+        pieces = []
+        for slot, piece in zip(slots.tolist(), np.split(data, counts.cumsum()[:-1]), strict=True):
+            log_probs, _ = self._model.predict(piece, self._last.known(slot))
+            pieces.append(torch.from_numpy(log_probs[1:]))
+            self._last.append(slot, piece)
+        return torch.cat(pieces)
 
 
 class _EndlessReader:
     """A model of which every layer is windowed: its caches are all that it needs."""
 
-    def __init__(self, model: EntropyLM | ByteGPT) -> None:
-        self._model, self._state = model, model.begin()
-        self._device = next(model.parameters()).device
+    def __init__(self, model: EntropyLM | ByteGPT, rows: int) -> None:
+        self._model, self._state = model, model.begin(rows)
+        self._step = stack_stepper(model, self._state)
+        self.select, self.save = self._state.select, self._state.save
+        self.restore = self._state.restore
 
-    def begin(self) -> Tensor:
-        return self._feed(np.array([BOS]))
+    def begin(self, slots: np.ndarray) -> Tensor:
+        for slot in slots.tolist():
+            self._state.clear(slot)
+        return self._feed(np.full(len(slots), BOS), np.ones(len(slots), np.int64), slots)
 
-    def read(self, data: np.ndarray, starts: np.ndarray) -> Tensor:  # noqa: ARG002
-        return self._feed(data.astype(np.int64) + OFFSET)
+    def read(
+        self,
+        data: np.ndarray,
+        starts: np.ndarray,  # noqa: ARG002
+        counts: np.ndarray,
+        slots: np.ndarray,
+    ) -> Tensor:
+        return self._feed(data.astype(np.int64) + OFFSET, counts, slots)
 
-    def _feed(self, ids: np.ndarray) -> Tensor:
-        row = torch.from_numpy(ids).to(self._device)[None]
-        return self._model(row, state=self._state)[0]
+    def _feed(self, ids: np.ndarray, counts: np.ndarray, slots: np.ndarray) -> Tensor:
+        if self._step is not None and is_short(ids, slots):
+            return torch.from_numpy(self._step(ids, slots))
+        return self._model.read(ids, counts, slots, self._state)
 
 
-class _HalvingReader:
+class _Window:
+    """The bytes of each row since its window began, and where patches start among them."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        self._values, self._starts = (
+            np.zeros((rows, width), np.uint8),
+            np.zeros((rows, width), bool),
+        )
+        self.length = np.zeros(rows, np.int64)
+
+    def append(
+        self, data: np.ndarray, starts: np.ndarray, counts: np.ndarray, slots: np.ndarray
+    ) -> None:
+        row = slots.repeat(counts)
+        first = self.length[slots] - (counts.cumsum() - counts)
+        column = np.arange(len(data)) + first.repeat(counts)
+        self._values[row, column], self._starts[row, column] = data, starts
+        self.length[slots] += counts
+
+    def drop(self, slot: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Forget the first `count` bytes of a row; the bytes and starts that are left."""
+        for array in (self._values, self._starts):
+            array[slot, : self.length[slot] - count] = array[slot, count : self.length[slot]].copy()
+        self.length[slot] -= count
+        left = slice(0, int(self.length[slot]))
+        return self._values[slot, left], self._starts[slot, left]
+
+    def clear(self, slot: int) -> None:
+        self.length[slot] = 0
+
+    def select(self, sources: Sequence[int]) -> None:
+        chosen = list(sources)
+        self._values, self._starts = self._values[chosen], self._starts[chosen]
+        self.length = self.length[chosen]
+
+    def save(self, slot: int) -> tuple[np.ndarray, np.ndarray]:
+        used = slice(0, int(self.length[slot]))
+        return self._values[slot, used].copy(), self._starts[slot, used].copy()
+
+    def restore(self, slot: int, saved: tuple[np.ndarray, np.ndarray]) -> None:
+        self.length[slot] = length = len(saved[0])
+        self._values[slot, :length], self._starts[slot, :length] = saved
+
+
+class HalvingReader(State):
     """A model with full attention: when its context is full, it reads the last half again.
 
     For byte t it sees the bytes from a = max(0, (t // h - 1) * h), h half the context, after a
     BOS; the byte at `a` starts a patch there.
     """
 
-    def __init__(self, model: ByteGPT | BLT, context_bytes: int) -> None:
-        self._model, self._half = model, context_bytes // 2
-        self._device = next(model.parameters()).device
-        self._data = np.zeros(0, np.uint8)
-        self._starts = np.zeros(0, bool)
-        self._state: BLTState | ByteGPTState = model.begin()
+    def __init__(self, model: ByteGPT | BLT, rows: int, context_bytes: int) -> None:
+        self._half, self._window = context_bytes // 2, _Window(rows, 2 * (context_bytes // 2))
+        self.state, self._feed = _blt(model, rows) if isinstance(model, BLT) else _gpt(model, rows)
+        super().__init__(self.state, self._window)
 
-    def begin(self) -> Tensor:
-        return self._restart()
+    def begin(self, slots: np.ndarray) -> Tensor:
+        """Open an empty document in each of `slots`; logits of its first byte, `[B, V]`."""
+        for slot in slots.tolist():
+            self.clear(slot)
+        count = len(slots)
+        ones = np.ones(count, np.int64)
+        return self._feed(np.full(count, BOS), np.ones(count, bool), ones, slots)
 
-    def read(self, data: np.ndarray, starts: np.ndarray) -> Tensor:
-        parts = []
+    def read(
+        self, data: np.ndarray, starts: np.ndarray, counts: np.ndarray, slots: np.ndarray
+    ) -> Tensor:
+        """Read `counts` bytes of each of `slots`, packed, with the starts of the bytes after."""
+        # The last row that a window may answer is the one after 2 h - 1 bytes.
+        if (self._window.length[slots] + counts < 2 * self._half).all():
+            self._window.append(data, starts, counts, slots)
+            return self._feed(data.astype(np.int64) + OFFSET, starts, counts, slots)
+        ends = counts.cumsum()
+        return torch.cat(
+            [
+                self._read_row(data[end - count : end], starts[end - count : end], int(slot))
+                for slot, count, end in zip(slots, counts, ends, strict=True)
+            ]
+        )
+
+    def room(self, slot: int) -> int:
+        """How many bytes a row can read before its window is full."""
+        return 2 * self._half - 1 - int(self._window.length[slot])
+
+    def note(self, data: np.ndarray, starts: np.ndarray) -> None:
+        """Remember bytes of the first row that its state has read already."""
+        self._window.append(data, starts, np.array([len(data)]), np.zeros(1, np.int64))
+
+    def _read_row(self, data: np.ndarray, starts: np.ndarray, slot: int) -> Tensor:
+        """Read one row, whose window may become full on the way."""
+        parts, row = [], np.array([slot])
         while len(data):
-            # The last row that this window may answer is the one after 2 h - 1 bytes.
-            room = 2 * self._half - 1 - len(self._data)
-            if room == 0:
-                self._keep(data[:1], starts[:1])
-                self._data, self._starts = self._data[self._half :], self._starts[self._half :]
-                parts.append(self._restart())
-                data, starts = data[1:], starts[1:]
+            room = self.room(slot)
+            if room:
+                piece, flags = data[:room], starts[:room]
+                parts.append(self.read(piece, flags, np.array([len(piece)]), row))
+                data, starts = data[room:], starts[room:]
                 continue
-            piece, flags = data[:room], starts[:room]
-            self._keep(piece, flags)
-            parts.append(self._feed(piece.astype(np.int64) + OFFSET, flags))
-            data, starts = data[room:], starts[room:]
+            self._window.append(data[:1], starts[:1], np.array([1]), row)
+            parts.append(self._restart(slot))
+            data, starts = data[1:], starts[1:]
         return torch.cat(parts)
 
-    def _keep(self, data: np.ndarray, starts: np.ndarray) -> None:
-        self._data = np.concatenate((self._data, data))
-        self._starts = np.concatenate((self._starts, starts))
+    def _restart(self, slot: int) -> Tensor:
+        """Read a BOS and the last half of a row's window afresh; the last row of logits."""
+        self.state.clear(slot)
+        data, starts = self._window.drop(slot, self._half)
+        ids = np.concatenate(([BOS], data.astype(np.int64) + OFFSET))
+        flags = np.concatenate(([True], starts))
+        return self._feed(ids, flags, np.array([len(ids)]), np.array([slot]))[-1:]
 
-    def _restart(self) -> Tensor:
-        """Read a BOS and what is kept with a fresh state; the last row of logits, `[1, V]`."""
-        self._state = self._model.begin()
-        ids = np.concatenate(([BOS], self._data.astype(np.int64) + OFFSET))
-        return self._feed(ids, np.concatenate(([True], self._starts)))[-1:]
 
-    def _feed(self, ids: np.ndarray, starts: np.ndarray) -> Tensor:
-        row = torch.from_numpy(ids).to(self._device)[None]
-        if isinstance(self._model, BLT) and isinstance(self._state, BLTState):
-            return self._model.extend(row, torch.from_numpy(starts).to(self._device), self._state)[
-                0
-            ]
-        return self._model(row, state=self._state)[0]
+Feed = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Tensor]
+"""Reads ids, whose next ids start patches or not, `counts` of each of `slots`; gives logits."""
+
+
+def _blt(model: BLT, rows: int) -> tuple[BLTState, Feed]:
+    state = model.begin(rows)
+    step = blt_stepper(model, state)
+
+    def feed(ids: np.ndarray, starts: np.ndarray, counts: np.ndarray, slots: np.ndarray) -> Tensor:
+        if step is not None and is_short(ids, slots):
+            return torch.from_numpy(step(ids, starts, slots))
+        return model.read(ids, starts, counts, slots, state)
+
+    return state, feed
+
+
+def _gpt(model: ByteGPT, rows: int) -> tuple[StackState, Feed]:
+    state = model.begin(rows)
+    step = stack_stepper(model, state)
+
+    def feed(
+        ids: np.ndarray,
+        starts: np.ndarray,  # noqa: ARG001
+        counts: np.ndarray,
+        slots: np.ndarray,
+    ) -> Tensor:
+        if step is not None and is_short(ids, slots):
+            return torch.from_numpy(step(ids, slots))
+        return model.read(ids, counts, slots, state)
+
+    return state, feed

@@ -1,17 +1,33 @@
 """Incremental decoding of several documents at once, each of its own length."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from bytelm.decoding.reader import Predictions, Reader
-from bytelm.decoding.sampling import Sampling
+from bytelm.decoding.reader import CHUNK_BYTES, Predictions, Reader
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A row as it was; `Session.rollback` puts it back."""
+
+    reader: Any
+    """What the model remembers of it."""
+
+    prediction: tuple[np.ndarray, np.float32, np.bool_]
+    """Of its next byte: log-probabilities, entropy, start."""
 
 
 class Session:
-    """Rows of bytes that grow independently; none depends on another."""
+    """Rows of bytes that grow independently; none depends on another.
+
+    Rows are read in one pass wherever each has bytes to read, so sixteen rows cost little more
+    than a few. A row's memory grows only with the patches it has closed (with its bytes, for a
+    model with full attention and no patches).
+    """
 
     def __init__(self, model: nn.Module, *, rows: int = 1) -> None:
         """Begin `rows` empty documents.
@@ -22,25 +38,27 @@ class Session:
         """
         if rows < 1:
             raise ValueError(f"a session needs at least 1 row, got {rows}")
-        self._readers = [Reader(model) for _ in range(rows)]
-        self._next = [reader.begin() for reader in self._readers]
+        self._reader = Reader(model, rows)
+        first = self._reader.begin(range(rows))
+        self._log_probs = first.log_probs.float().numpy()
+        self._entropies, self._starts = first.entropies, first.starts
 
     @property
     def rows(self) -> int:
         """How many documents are open."""
-        return len(self._readers)
+        return len(self._starts)
 
     def log_probs(self) -> np.ndarray:
         """float32 `[rows, 256]`: natural log-probabilities of each row's next byte."""
-        return torch.cat([row.log_probs for row in self._next]).float().numpy()
+        return self._log_probs.copy()
 
     def entropies(self) -> np.ndarray:
         """float32 `[rows]`, nats: what decides whether each row's next byte starts a patch."""
-        return np.concatenate([row.entropies for row in self._next])
+        return self._entropies.copy()
 
     def starts(self) -> np.ndarray:
         """Bool `[rows]`: whether each row's next byte starts a patch."""
-        return np.concatenate([row.starts for row in self._next])
+        return self._starts.copy()
 
     def push(self, data: Sequence[bytes]) -> None:
         """Append bytes to each row; a row may get none.
@@ -54,62 +72,52 @@ class Session:
             raise ValueError(
                 f"expected a list of one piece for each of {self.rows} rows, got {got}"
             )
-        for index, piece in enumerate(data):
-            if len(piece):
-                self._next[index] = _read(self._readers[index], np.frombuffer(piece, np.uint8))
+        left = {row: np.frombuffer(piece, np.uint8) for row, piece in enumerate(data) if len(piece)}
+        while left:
+            size = max(1, CHUNK_BYTES // len(left))
+            pieces = [piece[:size] for piece in left.values()]
+            read = self._reader.read(pieces, list(left))
+            self._note(read.take(np.cumsum([len(piece) for piece in pieces]) - 1), list(left))
+            left = {row: piece[size:] for row, piece in left.items() if len(piece) > size}
 
+    def select(self, sources: Sequence[int]) -> None:
+        """Make the rows copies of the rows `sources`, in this order.
 
-CHUNK_BYTES = 4096
-"""Bytes that are read at once: memory stays bounded for any length."""
+        One row may occur many times: `select([0] * 8)` forks one prompt into eight
+        continuations; `select(kept)` drops the other rows.
 
+        Raises:
+            ValueError: There is no such row, or none is left.
 
-def _read(reader: Reader, data: np.ndarray) -> Predictions:
-    """Read all of `data`, at least one byte; only the prediction after its last byte."""
-    last = (len(data) - 1) // CHUNK_BYTES * CHUNK_BYTES
-    for begin in range(0, last, CHUNK_BYTES):
-        reader.read(data[begin : begin + CHUNK_BYTES])
-    return reader.read(data[last:]).last()
+        """
+        chosen = [int(source) for source in sources]
+        if not chosen or min(chosen) < 0 or max(chosen) >= self.rows:
+            raise ValueError(f"expected rows 0 to {self.rows - 1}, at least one, got {chosen}")
+        self._reader.select(chosen)
+        self._log_probs, self._starts = self._log_probs[chosen], self._starts[chosen]
+        self._entropies = self._entropies[chosen]
 
+    def restart(self, row: int) -> None:
+        """Make a row an empty document again: a text that ended makes room for the next one."""
+        self._require_row(row)
+        self._note(self._reader.begin([row]), [row])
 
-def generate(
-    model: nn.Module,
-    prompt: bytes,
-    *,
-    max_new_bytes: int,
-    sampling: Sampling,
-    seed: int | None,
-    stop: Sequence[bytes] = (),
-) -> Iterator[bytes]:
-    """Yield new bytes after `prompt`, one at a time.
+    def snapshot(self, row: int) -> Snapshot:
+        """What a row is now, for `rollback`; later changes of the row leave it alone."""
+        self._require_row(row)
+        prediction = (self._log_probs[row].copy(), self._entropies[row], self._starts[row])
+        return Snapshot(self._reader.save(row), prediction)
 
-    Ends after `max_new_bytes`, or when a stop sequence is complete; what belongs to a stop
-    sequence is not yielded.
-    """
-    session = Session(model)
-    session.push([prompt])
-    generator = torch.Generator()
-    generator.manual_seed(generator.seed() if seed is None else seed)
-    longest = max((len(sequence) for sequence in stop), default=0)
-    pending = b""
-    for _ in range(max_new_bytes):
-        byte = bytes([sampling.choose(torch.from_numpy(session.log_probs()[0]), generator)])
-        pending += byte
-        ended = next((sequence for sequence in stop if pending.endswith(sequence)), None)
-        if ended is not None:
-            if rest := pending[: -len(ended)]:
-                yield rest
-            return
-        if ready := pending[: len(pending) - _held_back(pending, stop, longest)]:
-            yield ready
-            pending = pending[len(ready) :]
-        session.push([byte])
-    if pending:
-        yield pending
+    def rollback(self, row: int, snapshot: Snapshot) -> None:
+        """Make a row what it was; also a row of another session of the same model."""
+        self._require_row(row)
+        self._reader.restore(row, snapshot.reader)
+        self._log_probs[row], self._entropies[row], self._starts[row] = snapshot.prediction
 
+    def _note(self, predictions: Predictions, rows: list[int]) -> None:
+        self._log_probs[rows] = predictions.log_probs.float().numpy()
+        self._entropies[rows], self._starts[rows] = predictions.entropies, predictions.starts
 
-def _held_back(pending: bytes, stop: Sequence[bytes], longest: int) -> int:
-    """How many last bytes could be the beginning of a stop sequence."""
-    for length in range(min(longest - 1, len(pending)), 0, -1):
-        if any(sequence.startswith(pending[-length:]) for sequence in stop):
-            return length
-    return 0
+    def _require_row(self, row: int) -> None:
+        if not 0 <= row < self.rows:
+            raise ValueError(f"expected a row 0 to {self.rows - 1}, got {row}")

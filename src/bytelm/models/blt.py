@@ -9,12 +9,15 @@ always start a patch.
     patch      0   1  1  1  2  3  3  3      the encoder sums a patch up from its own bytes
     decoded with   0  0  0  0  1  2  2  2   each byte is written from the last *closed* patch
 
-Shape key: B rows, T bytes, N = B * T, P patches, D local width, K cross_attn_k, V vocabulary.
+Shape key: B rows, T bytes, N bytes of all rows, P patches of all rows, D local width, K vectors of
+a patch, H heads, G key/value heads, C head width, V vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -23,21 +26,31 @@ from bytelm.config import (
     MAX_LAYERS,
     MAX_NGRAM_BYTES,
     MAX_PATCH_VECTORS,
+    require_heads,
     require_positive,
 )
 from bytelm.models.entropy_lm import EntropyLM
 from bytelm.models.ngram import Ngram
-from bytelm.nn.attention import KVCache
-from bytelm.nn.hash_ngrams import HashNgrams, IdHistory
+from bytelm.models.state import State, make_cache
+from bytelm.nn.hash_ngrams import HashNgrams, IdHistory, ngram_windows
+from bytelm.nn.kv_cache import SLACK, LayerCache
+from bytelm.nn.layers import Layers
+from bytelm.nn.linear import Linear
 from bytelm.nn.norm import RMSNorm, full_precision
-from bytelm.nn.segments import attend_to_segment, attend_within_segments, segment_max
+from bytelm.nn.rows import Rows
+from bytelm.nn.segments import (
+    attend_to_segment,
+    attend_to_vectors,
+    attend_within_segments,
+    segment_max,
+)
 from bytelm.nn.transformer import (
     TransformerLayer,
     ffn_width,
     initialize_,
     truncated_normal_,
 )
-from bytelm.patching import Patcher, Patches, batch_starts
+from bytelm.patching import Patcher, batch_starts
 from bytelm.vocab import VOCAB_SIZE
 
 
@@ -56,11 +69,26 @@ class BLTConfig:
     n_heads: int = 4
     """Heads of the local self-attention and of the cross-attention."""
 
+    n_kv_heads: int | None = None
+    """Their key and value heads, each shared by n_heads / n_kv_heads heads; absent: n_heads."""
+
     n_layers_encoder: int = 1
     """Layers of the local encoder."""
 
     n_layers_decoder: int = 3
-    """Layers of the local decoder; each first attends to the last closed patch."""
+    """Layers of the local decoder."""
+
+    cross_attention_every_layer: bool = True
+    """Every layer of the local decoder attends to the last closed patch; off: only the first."""
+
+    n_heads_decoder: int | None = None
+    """Heads of the local decoder; absent: as the encoder's."""
+
+    n_kv_heads_decoder: int | None = None
+    """Key and value heads of the local decoder; absent: as the encoder's."""
+
+    ffn_dim_decoder: int | None = None
+    """Feed-forward width of a decoder layer; absent: as the encoder's."""
 
     window: int = 128
     """How many bytes a local layer looks back, the current one included."""
@@ -73,6 +101,9 @@ class BLTConfig:
 
     n_heads_global: int = 4
     """Heads of the global transformer."""
+
+    n_kv_heads_global: int | None = None
+    """Key and value heads of the global transformer; absent: n_heads_global."""
 
     n_layers_global: int = 3
     """Layers of the global transformer."""
@@ -87,93 +118,196 @@ class BLTConfig:
     """Lengths in bytes of the hashed n-grams; empty: none."""
 
     num_buckets: int = 32_768
-    """Rows of the table of one n-gram size."""
+    """Rows of the table of one hash function and n-gram size."""
+
+    num_hash_functions: int = 1
+    """Hash functions of each n-gram size, each with tables of its own."""
 
     rope_theta: float = 500_000.0
     """Base of the rotary positions of all three transformers."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "dim", "n_heads", "window", "ffn_dim", "num_buckets", "rope_theta")
-        require_positive(self, "dim_global", "n_heads_global", "ffn_dim_global")
+        require_positive(self, "dim", "n_heads", "n_kv_heads", "window", "ffn_dim", "num_buckets")
+        require_positive(self, "n_heads_decoder", "n_kv_heads_decoder", "ffn_dim_decoder")
+        require_positive(self, "dim_global", "n_heads_global", "n_kv_heads_global")
+        require_positive(self, "ffn_dim_global", "rope_theta")
         require_positive(self, "context_bytes", least=2)
         layers = ("n_layers_encoder", "n_layers_decoder", "n_layers_global")
         require_positive(self, *layers, most=MAX_LAYERS)
         require_positive(self, "ngram_sizes", most=MAX_NGRAM_BYTES)
-        require_positive(self, "cross_attn_k", most=MAX_PATCH_VECTORS)
-        for dim, heads in (("dim", "n_heads"), ("dim_global", "n_heads_global")):
-            if getattr(self, dim) % (2 * getattr(self, heads)):
-                raise ValueError(
-                    f"{dim} must be a multiple of 2 * {heads} (rotary pairs), got {dim} = "
-                    f"{getattr(self, dim)}, {heads} = {getattr(self, heads)}"
-                )
+        require_positive(self, "cross_attn_k", "num_hash_functions", most=MAX_PATCH_VECTORS)
+        require_heads(self, "dim", "n_heads", "n_kv_heads")
+        require_heads(self.decoder_sizes, "dim", "n_heads", "n_kv_heads")
+        require_heads(self, "dim_global", "n_heads_global", "n_kv_heads_global")
+
+    @property
+    def encoder_sizes(self) -> "LocalSizes":
+        """Of a layer of the local encoder."""
+        ffn_dim = self.ffn_dim or ffn_width(self.dim)
+        return LocalSizes(self.dim, self.n_heads, self.n_kv_heads or self.n_heads, ffn_dim)
+
+    @property
+    def decoder_sizes(self) -> "LocalSizes":
+        """Of a layer of the local decoder."""
+        own = self.encoder_sizes
+        n_heads = self.n_heads_decoder or own.n_heads
+        shared = own.n_kv_heads if self.n_heads_decoder in (None, own.n_heads) else n_heads
+        n_kv_heads = self.n_kv_heads_decoder or shared
+        return LocalSizes(self.dim, n_heads, n_kv_heads, self.ffn_dim_decoder or own.ffn_dim)
+
+
+@dataclass(frozen=True)
+class LocalSizes:
+    """Of one local layer and its cross-attention, with nothing left to a default."""
+
+    dim: int
+    n_heads: int
+    n_kv_heads: int
+    ffn_dim: int
 
 
 class CrossAttention(nn.Module):
     """Projections and norms of one byte-patch attention; who sees whom is the caller's."""
 
-    def __init__(self, dim: int, n_heads: int) -> None:
+    def __init__(self, sizes: LocalSizes) -> None:
         super().__init__()
-        self.n_heads = n_heads
+        dim, self.head_dim = sizes.dim, sizes.dim // sizes.n_heads
+        self.n_heads, self.n_kv_heads = sizes.n_heads, sizes.n_kv_heads
         self.q_norm, self.kv_norm = RMSNorm(dim), RMSNorm(dim)
-        self.q_proj = nn.Linear(dim, dim, bias=False)
-        self.k_proj = nn.Linear(dim, dim, bias=False)
-        self.v_proj = nn.Linear(dim, dim, bias=False)
-        self.o_proj = nn.Linear(dim, dim, bias=False)
+        self.q_proj = Linear(dim, dim)
+        self.k_proj = Linear(dim, self.n_kv_heads * self.head_dim)
+        self.v_proj = Linear(dim, self.n_kv_heads * self.head_dim)
+        self.o_proj = Linear(dim, dim)
 
-    def queries(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... H C"]:
+    def queries(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N H C"]:
         """Query heads of `x`."""
-        return self.q_proj(self.q_norm(x)).unflatten(-1, (self.n_heads, -1))
+        return self.q_proj(self.q_norm(x)).view(*x.shape[:-1], self.n_heads, self.head_dim)
 
     def keys_values(
-        self, x: Float[Tensor, "... D"]
-    ) -> tuple[Float[Tensor, "... H C"], Float[Tensor, "... H C"]]:
+        self, x: Float[Tensor, "*N D"]
+    ) -> tuple[Float[Tensor, "*N G C"], Float[Tensor, "*N G C"]]:
         """Key and value heads of `x`."""
         x = self.kv_norm(x)
-        keys, values = self.k_proj(x), self.v_proj(x)
-        return keys.unflatten(-1, (self.n_heads, -1)), values.unflatten(-1, (self.n_heads, -1))
+        shape = (*x.shape[:-1], self.n_kv_heads, self.head_dim)
+        return self.k_proj(x).view(shape), self.v_proj(x).view(shape)
 
     def residual(
-        self, x: Float[Tensor, "... D"], mixed: Float[Tensor, "... H C"]
-    ) -> Float[Tensor, "... D"]:
+        self, x: Float[Tensor, "*N D"], mixed: Float[Tensor, "*N H C"]
+    ) -> Float[Tensor, "*N D"]:
         """`2 x + Wo mixed`: the released models add the residual twice."""
-        return 2 * x + self.o_proj(mixed.flatten(-2).to(x.dtype))
+        return torch.add(self.o_proj(mixed.flatten(-2).to(x.dtype)), x, alpha=2)
 
 
 class DecoderLayer(nn.Module):
     """Attend to the vectors of the last closed patch, then be a local transformer layer."""
 
-    def __init__(self, cross: CrossAttention, local: TransformerLayer) -> None:
+    def __init__(self, cross: CrossAttention | None, local: TransformerLayer) -> None:
         super().__init__()
         self.cross, self.local = cross, local
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        vectors: Float[Tensor, "P K D"],
-        closed: Int[Tensor, " N"],
-        *,
-        cache: KVCache | None = None,
-    ) -> Float[Tensor, "B T D"]:
-        """Byte i of the flattened rows attends to `vectors[closed[i]]`."""
-        mixed = attend_to_segment(
-            self.cross.queries(x.flatten(0, 1)), *self.cross.keys_values(vectors), closed
-        )
-        x = self.cross.residual(x, mixed.unflatten(0, x.shape[:2]))
-        return self.local(x, cache=cache)
+
+@dataclass(eq=False)
+class Closing:
+    """The patches that a reading closed, and which patch each of its bytes is decoded with."""
+
+    rows: Rows
+    """Of the bytes that were read."""
+
+    counts: np.ndarray
+    """int64 `[N]`, patches of its row that were closed up to and with each byte."""
+
+    keys: list[Tensor]
+    """Of each cross-attention: `[slots + P, K, G, C]`, the last closed patch of every slot of the
+    state, then the patches closed now."""
+
+    values: list[Tensor]
+    """As the keys."""
+
+    index: np.ndarray
+    """int64 `[N]`, which of these each byte is decoded with."""
+
+    def part(self, begin: int, end: int, *, begins: np.ndarray | None = None) -> "Closing":
+        """The same for the bytes [begin, end) of the one row that was read.
+
+        Args:
+            begin: The first byte.
+            end: After the last byte.
+            begins: int64 `[1]`, bytes of the row before `begin`; needed to decode the part.
+
+        """
+        rows = Rows(np.array([end - begin]), begins=begins, slots=self.rows.slots)
+        counts, index = self.counts[begin:end], self.index[begin:end]
+        return Closing(rows, counts, self.keys, self.values, index)
 
 
-@dataclass
-class BLTState:
-    """What a stream of one row keeps: windows of the local layers, one entry per closed patch."""
+class _OpenPatches:
+    """Encoder states of the bytes of each row's open patch, `[n, D]` each.
 
-    encoder: list[KVCache]
-    decoder: list[KVCache]
-    patches: list[KVCache]
-    ids: IdHistory
-    open_patch: Tensor
-    """Encoder states of the bytes of the open patch, [*, D]."""
-    closed_patch: Tensor
-    """Decoder vectors of the last closed patch, [0 or 1, K, D]."""
+    Tensors, or arrays where a `BLTStepper` read the bytes.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.pieces: list[list[Tensor | np.ndarray]] = [[] for _ in range(rows)]
+
+    def clear(self, slot: int) -> None:
+        self.pieces[slot] = []
+
+    def select(self, sources: Sequence[int]) -> None:
+        self.pieces = [list(self.pieces[source]) for source in sources]
+
+    def save(self, slot: int) -> list[Tensor | np.ndarray]:
+        return list(self.pieces[slot])
+
+    def restore(self, slot: int, saved: list[Tensor | np.ndarray]) -> None:
+        self.pieces[slot] = list(saved)
+
+
+class _LastClosed:
+    """Decoder keys and values of each row's last closed patch, `[rows, K, G, C]` for each layer."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self.tensors = tensors
+
+    def clear(self, slot: int) -> None:
+        for tensor in self.tensors:
+            tensor[slot] = 0
+
+    def select(self, sources: Sequence[int]) -> None:
+        self.tensors = [tensor[list(sources)] for tensor in self.tensors]
+
+    def save(self, slot: int) -> list[Tensor]:
+        return [tensor[slot].clone() for tensor in self.tensors]
+
+    def restore(self, slot: int, saved: list[Tensor]) -> None:
+        for tensor, value in zip(self.tensors, saved, strict=True):
+            tensor[slot] = value
+
+
+class BLTState(State):
+    """Of rows that are read piece by piece: windows of the local layers, and closed patches.
+
+    Memory grows with the closed patches alone (one entry in each global layer), beside the bytes
+    of the patch that is open.
+    """
+
+    def __init__(self, model: "BLT", rows: int) -> None:
+        width = 1 if model.hash_ngrams is None else model.hash_ngrams.width
+        self.ids = IdHistory(rows, width=width, spare=SLACK)
+        self.encoder = make_cache(rows, [layer.attention for layer in model.encoder])
+        self.decoder = make_cache(rows, [layer.local.attention for layer in model.decoder])
+        self.patches = make_cache(rows, [layer.attention for layer in model.global_layers])
+        self.open = _OpenPatches(rows)
+        sizes, like = model.config.decoder_sizes, model.embed.weight
+        shape = (rows, model.config.cross_attn_k, sizes.n_kv_heads, sizes.dim // sizes.n_heads)
+        crossing = sum(layer.cross is not None for layer in model.decoder)
+        self.last = _LastClosed([like.new_zeros(shape) for _ in range(2 * crossing)])
+        super().__init__(self.ids, self.encoder, self.decoder, self.patches, self.open, self.last)
+
+    def begin(self, counts: np.ndarray, slots: np.ndarray) -> Rows:
+        """Make room for more bytes of some rows in the encoder."""
+        rows = self.encoder.rows(counts, slots)
+        self.encoder.begin(rows)
+        return rows
 
 
 class BLT(nn.Module):
@@ -195,39 +329,44 @@ class BLT(nn.Module):
         self.config, self.patcher = config, patcher
         self.embed = nn.Embedding(VOCAB_SIZE, config.dim)
         self.hash_ngrams = (
-            HashNgrams(config.dim, ngram_sizes=config.ngram_sizes, num_buckets=config.num_buckets)
+            HashNgrams(
+                config.dim,
+                ngram_sizes=config.ngram_sizes,
+                num_buckets=config.num_buckets,
+                num_functions=config.num_hash_functions,
+            )
             if config.ngram_sizes
             else None
         )
-        self.encoder = nn.ModuleList(self._local_layer() for _ in range(config.n_layers_encoder))
-        self.pool_proj = nn.Linear(config.dim, config.cross_attn_k * config.dim, bias=False)
-        self.encoder_cross = CrossAttention(config.dim, config.n_heads)
+        local, sizes = self._local_layer, config.encoder_sizes
+        self.encoder = Layers(local(sizes) for _ in range(config.n_layers_encoder))
+        self.pool_proj = Linear(config.dim, config.cross_attn_k * config.dim)
+        self.encoder_cross = CrossAttention(sizes)
 
         joined = config.cross_attn_k * config.dim
         self.global_in = (
-            nn.Linear(joined, config.dim_global, bias=False)
-            if joined != config.dim_global
-            else nn.Identity()
+            Linear(joined, config.dim_global) if joined != config.dim_global else nn.Identity()
         )
-        self.global_layers = nn.ModuleList(
+        self.global_layers = Layers(
             TransformerLayer(
                 config.dim_global,
                 n_heads=config.n_heads_global,
-                n_kv_heads=config.n_heads_global,
+                n_kv_heads=config.n_kv_heads_global or config.n_heads_global,
                 ffn_dim=config.ffn_dim_global or ffn_width(config.dim_global),
                 window=None,
                 rope_theta=config.rope_theta,
             )
             for _ in range(config.n_layers_global)
         )
-        self.global_out = nn.Linear(config.dim_global, joined, bias=False)
+        self.global_out = Linear(config.dim_global, joined)
 
-        self.decoder = nn.ModuleList(
-            DecoderLayer(CrossAttention(config.dim, config.n_heads), self._local_layer())
-            for _ in range(config.n_layers_decoder)
+        sizes, every = config.decoder_sizes, config.cross_attention_every_layer
+        self.decoder = Layers(
+            DecoderLayer(CrossAttention(sizes) if every or index == 0 else None, local(sizes))
+            for index in range(config.n_layers_decoder)
         )
         self.norm = RMSNorm(config.dim)
-        self.head = nn.Linear(config.dim, VOCAB_SIZE, bias=False)
+        self.head = Linear(config.dim, VOCAB_SIZE)
         self._initialize_()
 
         # After the weights are drawn: those of the entropy model are trained already.
@@ -235,15 +374,14 @@ class BLT(nn.Module):
         if entropy_model is not None:
             entropy_model.requires_grad_(False)
 
-    def _local_layer(self) -> TransformerLayer:
-        config = self.config
+    def _local_layer(self, sizes: LocalSizes) -> TransformerLayer:
         return TransformerLayer(
-            config.dim,
-            n_heads=config.n_heads,
-            n_kv_heads=config.n_heads,
-            ffn_dim=config.ffn_dim or ffn_width(config.dim),
-            window=config.window,
-            rope_theta=config.rope_theta,
+            sizes.dim,
+            n_heads=sizes.n_heads,
+            n_kv_heads=sizes.n_kv_heads,
+            ffn_dim=sizes.ffn_dim,
+            window=self.config.window,
+            rope_theta=self.config.rope_theta,
         )
 
     def _initialize_(self) -> None:
@@ -275,84 +413,198 @@ class BLT(nn.Module):
         """Logits, at least float32, of the id after each position.
 
         Args:
-            ids: Rows that begin with BOS.
+            ids: Rows; the first id, BOS, is a patch of its own.
             starts: Patch starts as `patch` gives them, when they are known already.
+
+        Raises:
+            ValueError: A row does not begin with a patch of one id.
+
         """
         starts = self.patch(ids) if starts is None else starts
-        patches = Patches.from_starts(starts[:, :-1])
-        rows, width = len(ids), int(patches.num_patches.max())
-        row = width * torch.arange(rows, device=ids.device)[:, None]
-        inside = (patches.ids + row).flatten()
+        if not starts[:, :2].all():
+            raise ValueError("the first id of every row must be a patch of its own")
+        rows = Rows.full(*ids.shape)
+        patches = Rows(starts[:, :-1].sum(1).cpu().numpy())
+        # Every row begins with a start, so counting on over the rows numbers the packed patches.
+        inside = starts[:, :-1].flatten().long().cumsum(0) - 1
         # A byte is decoded with its own patch if it is the last of it, else with the one before.
         closed = inside + starts[:, 1:].flatten().long() - 1
 
-        x = self._encode(ids, None)
-        summaries = self._pool(x.flatten(0, 1), inside, rows * width)
-        vectors = self._transform(summaries.unflatten(0, (rows, width)), None)
-        x = self._decode(x, vectors.flatten(0, 1), closed, None)
-        return full_precision(self.head(self.norm(x)))
+        windows = None
+        if self.hash_ngrams is not None:
+            windows = ngram_windows(ids, self.hash_ngrams.width)
+        x = self._encode(ids.flatten(), windows, rows, None)
+        vectors = self._transform(self._pool(x, inside, int(patches.ends[-1])), patches, None)
+        for layer in self.decoder:
+            if layer.cross is not None:
+                queries, (keys, values) = layer.cross.queries(x), layer.cross.keys_values(vectors)
+                x = layer.cross.residual(x, attend_to_segment(queries, keys, values, closed))
+            x = layer.local(x, rows)
+        return full_precision(self.head(self.norm(x))).unflatten(0, ids.shape)
 
-    def begin(self) -> BLTState:
-        """The state of one row before anything is read."""
-        config, weight = self.config, self.embed.weight
-        return BLTState(
-            encoder=[KVCache() for _ in self.encoder],
-            decoder=[KVCache() for _ in self.decoder],
-            patches=[KVCache() for _ in self.global_layers],
-            ids=IdHistory(),
-            open_patch=weight.new_zeros(0, config.dim),
-            closed_patch=weight.new_zeros(0, config.cross_attn_k, config.dim),
-        )
+    def begin(self, rows: int = 1) -> BLTState:
+        """The state of rows of which nothing is read."""
+        return BLTState(self, rows)
 
-    def extend(
-        self, ids: Int[Tensor, "1 T"], next_starts: Bool[Tensor, " T"], state: BLTState
-    ) -> Float[Tensor, "1 T V"]:
-        """Read more ids of one row; `next_starts[i]` says whether the id after `ids[i]` starts one.
+    def read(
+        self,
+        ids: np.ndarray,
+        next_starts: np.ndarray,
+        counts: np.ndarray,
+        slots: np.ndarray,
+        state: BLTState,
+    ) -> Float[Tensor, "N V"]:
+        """Read more of some rows; logits, at least float32, of the id after each one.
 
-        The first id that a state reads is BOS, whose `next_starts` is true.
+        Args:
+            ids: int64 `[N]`, the rows' new ids one row after the other. The first id that a row
+                reads is BOS.
+            next_starts: bool `[N]`, whether the id after each one starts a patch; true for BOS.
+            counts: int64 `[B]`, how many of them each row has, at least 1.
+            slots: int64 `[B]`, which rows of `state` they go on.
+            state: Of the rows; changed.
+
         """
-        count = next_starts.long().cumsum(0)
-        closing = int(count[-1])
-        x = self._encode(ids, state)
-        seen = torch.cat((state.open_patch, x[0]))
-        inside = torch.zeros(len(seen), dtype=torch.int64, device=ids.device)
-        inside[len(state.open_patch) + 1 :] = count[:-1]
-        whole = inside < closing
-        vectors = state.closed_patch
-        if closing:
-            patches = self._pool(seen[whole], inside[whole], closing)
-            vectors = torch.cat((vectors, self._transform(patches[None], state)[0]))
-        x = self._decode(x, vectors, count - 1 + len(state.closed_patch), state)
-        state.open_patch, state.closed_patch = seen[~whole], vectors[-1:]
+        x, rows = self.encode(ids, counts, slots, state)
+        closing = self.close(x, rows, next_starts, state)
+        logits = self.decode(x, closing, state)
+        self.keep(x, closing, state)
+        return logits
+
+    def encode(
+        self, ids: np.ndarray, counts: np.ndarray, slots: np.ndarray, state: BLTState
+    ) -> tuple[Float[Tensor, "N D"], Rows]:
+        """The first step of `read`: states of new bytes, which do not depend on patches."""
+        rows, device = state.begin(counts, slots), self.embed.weight.device
+        windows = state.ids.windows(ids, rows).to(device)
+        return self._encode(torch.from_numpy(ids).to(device), windows, rows, state), rows
+
+    def close(
+        self, x: Float[Tensor, "N D"], rows: Rows, next_starts: np.ndarray, state: BLTState
+    ) -> Closing:
+        """The second step: transform the patches that the new bytes close."""
+        slots = rows.slots
+        assert slots is not None, "rows of a state have slots"
+        counts = _running_counts(next_starts, rows)
+        index = slots if rows.is_step else np.repeat(slots, rows.counts)
+        closed = counts[rows.ends - 1]
+        last = state.last.tensors
+        if not closed.any():
+            return Closing(rows, counts, last[0::2], last[1::2], index)
+        pieces, lengths = _closed_bytes(x, rows, next_starts, closed, state)
+        inside = torch.from_numpy(np.arange(len(lengths)).repeat(lengths)).to(x.device)
+        chosen = closed > 0
+        patches = state.patches.rows(closed[chosen], slots[chosen])
+        state.patches.begin(patches)
+        summaries = self._pool(torch.cat(pieces), inside, len(lengths))
+        vectors = self._transform(summaries, patches, state)
+        new = [
+            part
+            for layer in self.decoder
+            if layer.cross is not None
+            for part in layer.cross.keys_values(vectors)
+        ]
+        tables = [torch.cat(pair) for pair in zip(last, new, strict=True)]
+        before = closed.cumsum() - closed
+        newest = np.repeat(before, rows.counts) + counts - 1 + len(last[0])
+        return Closing(rows, counts, tables[0::2], tables[1::2], np.where(counts, newest, index))
+
+    def decode(
+        self, x: Float[Tensor, "N D"], closing: Closing, state: BLTState
+    ) -> Float[Tensor, "N V"]:
+        """The third step: logits of the id after each new byte."""
+        state.decoder.begin(closing.rows)
+        index, crossed = torch.from_numpy(closing.index).to(x.device), 0
+        for number, layer in enumerate(self.decoder):
+            if layer.cross is not None:
+                keys, values = closing.keys[crossed], closing.values[crossed]
+                x = _cross(
+                    layer.cross, x, keys.index_select(0, index), values.index_select(0, index)
+                )
+                crossed += 1
+            x = layer.local(x, closing.rows, LayerCache(state.decoder, number))
         return full_precision(self.head(self.norm(x)))
 
-    def _encode(self, ids: Tensor, state: BLTState | None) -> Tensor:
-        """Byte states `[B, T, D]` after the local encoder."""
+    def keep(self, x: Float[Tensor, "N D"], closing: Closing, state: BLTState) -> None:
+        """The last step: remember the open patch and the last closed one of each row."""
+        rows, slots = closing.rows, closing.rows.slots
+        assert slots is not None, "rows of a state have slots"
+        closed, begin = closing.counts[rows.ends - 1], 0
+        for slot, count, end in zip(
+            slots.tolist(), closed.tolist(), rows.ends.tolist(), strict=True
+        ):
+            open_patch = state.open.pieces[slot]
+            if count:
+                open_patch.clear()
+                # What came after the byte that closed the last patch.
+                begin += int(np.searchsorted(closing.counts[begin:end], count)) + 1
+            if begin < end:
+                open_patch.append(x[begin:end])
+            begin = end
+        chosen = closed > 0
+        if chosen.any():
+            newest = torch.from_numpy(closing.index[rows.ends - 1][chosen]).to(x.device)
+            target = torch.from_numpy(slots[chosen]).to(x.device)
+            for position, tables in enumerate((closing.keys, closing.values)):
+                for tensor, table in zip(state.last.tensors[position::2], tables, strict=True):
+                    tensor.index_copy_(0, target, table.index_select(0, newest))
+
+    def _encode(
+        self, ids: Tensor, windows: Tensor | None, rows: Rows, state: BLTState | None
+    ) -> Tensor:
+        """Byte states `[N, D]` after the local encoder."""
         x = self.embed(ids)
         if self.hash_ngrams is not None:
-            x = x + self.hash_ngrams(ids, history=None if state is None else state.ids)
+            x = x + self.hash_ngrams(windows)
         for index, layer in enumerate(self.encoder):
-            x = layer(x, cache=None if state is None else state.encoder[index])
+            x = layer(x, rows, None if state is None else LayerCache(state.encoder, index))
         return x
 
     def _pool(self, x: Tensor, inside: Tensor, num_patches: int) -> Tensor:
         """Sum each patch up, `[P, K * D]`, from the states `[N, D]` of its bytes."""
         config, cross = self.config, self.encoder_cross
         pooled = self.pool_proj(segment_max(x, inside, num_patches))
-        queries = pooled.unflatten(-1, (config.cross_attn_k, config.dim))
+        queries = pooled.view(num_patches, config.cross_attn_k, config.dim)
         mixed = attend_within_segments(cross.queries(queries), *cross.keys_values(x), inside)
         return cross.residual(queries, mixed).flatten(1)
 
-    def _transform(self, patches: Tensor, state: BLTState | None) -> Tensor:
-        """Decoder vectors `[B, P, K, D]` of patches `[B, P, K * D]`."""
+    def _transform(self, patches: Tensor, rows: Rows, state: BLTState | None) -> Tensor:
+        """Decoder vectors `[P, K, D]` of patches `[P, K * D]`."""
         z = self.global_in(patches)
         for index, layer in enumerate(self.global_layers):
-            z = layer(z, cache=None if state is None else state.patches[index])
-        return self.global_out(z).unflatten(-1, (self.config.cross_attn_k, self.config.dim))
+            z = layer(z, rows, None if state is None else LayerCache(state.patches, index))
+        return self.global_out(z).view(len(z), self.config.cross_attn_k, self.config.dim)
 
-    def _decode(self, x: Tensor, vectors: Tensor, closed: Tensor, state: BLTState | None) -> Tensor:
-        """Byte states after the local decoder; byte i looks at `vectors[closed[i]]`."""
-        for index, layer in enumerate(self.decoder):
-            cache = None if state is None else state.decoder[index]
-            x = layer(x, vectors, closed, cache=cache)
-        return x
+
+def _cross(cross: CrossAttention, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Let each byte `[N, D]` attend to the vectors of its patch, `[N, K, G, C]`."""
+    return cross.residual(x, attend_to_vectors(cross.queries(x), keys, values))
+
+
+def _running_counts(flags: np.ndarray, rows: Rows) -> np.ndarray:
+    """How many flags of its row are set up to and with each position."""
+    if rows.is_step:
+        return flags.astype(np.int64)
+    total = flags.cumsum()
+    before = np.concatenate(([0], total))[rows.ends - rows.counts]
+    return total - before.repeat(rows.counts)
+
+
+def _closed_bytes(
+    x: Tensor, rows: Rows, next_starts: np.ndarray, closed: np.ndarray, state: BLTState
+) -> tuple[list[Tensor], np.ndarray]:
+    """Encoder states of the bytes of all patches that close, and how many bytes each has."""
+    assert rows.slots is not None, "rows of a state have slots"
+    pieces, lengths, begin = [], [], 0
+    for slot, end, count in zip(
+        rows.slots.tolist(), rows.ends.tolist(), closed.tolist(), strict=True
+    ):
+        if count:
+            before = state.open.pieces[slot]
+            ends = np.flatnonzero(next_starts[begin:end]) + 1
+            pieces += [*map(torch.as_tensor, before), x[begin : begin + int(ends[-1])]]
+            sizes = np.diff(ends, prepend=0)
+            sizes[0] += sum(map(len, before))
+            lengths.append(sizes)
+        begin = end
+    return pieces, np.concatenate(lengths)

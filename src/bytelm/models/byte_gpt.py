@@ -3,20 +3,27 @@
 Over GPT-2: RMSNorm before each branch, rotary positions, normalized queries and keys (Henry et al.
 2020, arXiv:2010.04245), squared ReLU (So et al. 2021, arXiv:2109.08668), output projections that
 begin at zero, a sliding window, and hash n-gram embeddings (BLT, arXiv:2412.09871, section 3.2.1).
-Shape key: B rows, T bytes, D width, V vocabulary.
+Shape key: B rows, T bytes, N bytes of all rows, D width, V vocabulary.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bytelm.config import MAX_LAYERS, MAX_NGRAM_BYTES, require_positive
-from bytelm.nn.attention import Attention, KVCache
-from bytelm.nn.hash_ngrams import HashNgrams, IdHistory
+from bytelm.config import MAX_LAYERS, MAX_NGRAM_BYTES, require_heads, require_positive
+from bytelm.models.state import StackState, make_cache
+from bytelm.nn.attention import Attention, LayerMemory
+from bytelm.nn.hash_ngrams import HashNgrams, IdHistory, ngram_windows
+from bytelm.nn.kv_cache import SLACK, LayerCache
+from bytelm.nn.layers import Layers
+from bytelm.nn.linear import Linear
 from bytelm.nn.norm import RMSNorm, full_precision
+from bytelm.nn.rows import Rows
 from bytelm.nn.transformer import initialize_, truncated_normal_
 from bytelm.vocab import VOCAB_SIZE
 
@@ -62,11 +69,7 @@ class ByteGPTConfig:
         require_positive(self, "context_bytes", least=2)
         require_positive(self, "n_layers", most=MAX_LAYERS)
         require_positive(self, "ngram_sizes", most=MAX_NGRAM_BYTES)
-        if self.dim % (2 * self.n_heads):
-            raise ValueError(
-                f"dim must be a multiple of 2 * n_heads (rotary pairs), got dim = {self.dim}, "
-                f"n_heads = {self.n_heads}"
-            )
+        require_heads(self, "dim", "n_heads")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
@@ -76,23 +79,15 @@ class ByteGPTConfig:
         return self.ffn_dim or 4 * self.dim
 
 
-@dataclass
-class ByteGPTState:
-    """What a stream keeps of the bytes it has read."""
-
-    caches: list[KVCache]
-    ids: IdHistory
-
-
 class SquaredReLU(nn.Module):
     """Feed-forward `down(relu(up x)^2)`."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.up_proj = nn.Linear(dim, hidden_dim, bias=False)
-        self.down_proj = nn.Linear(hidden_dim, dim, bias=False)
+        self.up_proj = Linear(dim, hidden_dim)
+        self.down_proj = Linear(hidden_dim, dim)
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
         """Apply to every position alone."""
         return self.down_proj(F.relu(self.up_proj(x)).square())
 
@@ -116,10 +111,10 @@ class ByteGPTLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], *, cache: KVCache | None = None
-    ) -> Float[Tensor, "B T D"]:
+        self, x: Float[Tensor, "N D"], rows: Rows, memory: LayerMemory | None = None
+    ) -> Float[Tensor, "N D"]:
         """Both residual branches."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), cache=cache))
+        x = x + self.dropout(self.attention(self.attention_norm(x), rows, memory))
         return x + self.dropout(self.ffn(self.ffn_norm(x)))
 
 
@@ -136,9 +131,9 @@ class ByteGPT(nn.Module):
             else None
         )
         self.embed_norm = RMSNorm(config.dim)
-        self.layers = nn.ModuleList(ByteGPTLayer(config) for _ in range(config.n_layers))
+        self.layers = Layers(ByteGPTLayer(config) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.dim)
-        self.head = nn.Linear(config.dim, VOCAB_SIZE, bias=False)
+        self.head = Linear(config.dim, VOCAB_SIZE)
         self._initialize_()
 
     def _initialize_(self) -> None:
@@ -151,18 +146,36 @@ class ByteGPT(nn.Module):
         if self.hash_ngrams is not None:
             nn.init.zeros_(self.hash_ngrams.weight)
 
-    def forward(
-        self, ids: Int[Tensor, "B T"], *, state: ByteGPTState | None = None
-    ) -> Float[Tensor, "B T V"]:
-        """Logits, at least float32, of the id after each position; a state continues a stream."""
+    def forward(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        """Logits, at least float32, of the id after each position."""
+        rows, windows = Rows.full(*ids.shape), None
+        if self.hash_ngrams is not None:
+            windows = ngram_windows(ids, self.hash_ngrams.width)
+        return self._logits(ids.flatten(), windows, rows, None).unflatten(0, ids.shape)
+
+    def begin(self, rows: int = 1) -> StackState:
+        """The state of rows of which nothing is read."""
+        cache = make_cache(rows, [layer.attention for layer in self.layers])
+        if self.hash_ngrams is None:
+            return StackState(cache)
+        return StackState(cache, IdHistory(rows, width=self.hash_ngrams.width, spare=SLACK))
+
+    def read(
+        self, ids: np.ndarray, counts: np.ndarray, slots: np.ndarray, state: StackState
+    ) -> Float[Tensor, "N V"]:
+        """Read more of some rows, as `EntropyLM.read`."""
+        rows, device = state.cache.rows(counts, slots), self.embed.weight.device
+        windows = None if state.ids is None else state.ids.windows(ids, rows).to(device)
+        state.cache.begin(rows)
+        return self._logits(torch.from_numpy(ids).to(device), windows, rows, state)
+
+    def _logits(
+        self, ids: Tensor, windows: Tensor | None, rows: Rows, state: StackState | None
+    ) -> Tensor:
         x = self.embed(ids)
         if self.hash_ngrams is not None:
-            x = x + self.hash_ngrams(ids, history=None if state is None else state.ids)
+            x = x + self.hash_ngrams(windows)
         x = self.embed_norm(x)
         for index, layer in enumerate(self.layers):
-            x = layer(x, cache=None if state is None else state.caches[index])
+            x = layer(x, rows, None if state is None else LayerCache(state.cache, index))
         return full_precision(self.head(self.norm(x)))
-
-    def begin(self) -> ByteGPTState:
-        """The state before anything is read."""
-        return ByteGPTState(caches=[KVCache() for _ in self.layers], ids=IdHistory())

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bytelm.models import ModelConfig, build
-from bytelm.models.blt import BLT, BLTConfig, CrossAttention, DecoderLayer
+from bytelm.models.blt import BLT, BLTConfig, CrossAttention
 from bytelm.models.byte_gpt import ByteGPT
 from bytelm.models.entropy_lm import EntropyLM
 from bytelm.models.ngram import NgramConfig
@@ -108,29 +108,33 @@ def flops_per_byte(model: nn.Module, *, mean_patch_bytes: float = 1.0) -> float:
 def _blt_flops(model: BLT, mean_patch_bytes: float) -> float:
     """Per byte: encoder, decoder and their cross-attentions, and a share of the global part."""
     config, k = model.config, model.config.cross_attn_k
-    length, layers = float(config.context_bytes), config.n_layers_decoder
-    cross = [module for module in model.modules() if isinstance(module, CrossAttention)]
+    length = float(config.context_bytes)
     # Queries and outputs of a cross-attention are of one side, keys and values of the other: in
     # the decoder a byte asks and a patch answers with k vectors, in the encoder the reverse.
-    half = _linear_flops(cross[0]) / 2
-    by_byte = nn.ModuleList([model.encoder, model.head, *(x.local for x in _decoder(model))])
+    asking, asked = _asking_flops(model.encoder_cross), _asked_flops(model.encoder_cross)
+    crosses = [layer.cross for layer in model.decoder if layer.cross is not None]
+    cross_by_byte = asked + sum(map(_asking_flops, crosses))
+    cross_by_patch = k * (asking + sum(map(_asked_flops, crosses)))
+    by_byte = nn.ModuleList([model.encoder, model.head, *(x.local for x in model.decoder)])
     by_patch = nn.ModuleList(
         [model.pool_proj, model.global_in, model.global_layers, model.global_out]
     )
-    mixing = 4.0 * k * config.dim * (1 + layers)
-    per_byte = (
-        _linear_flops(by_byte) + _attention_flops(by_byte, length) + half * (1 + layers) + mixing
-    )
+    mixing = 4.0 * k * config.dim * (1 + len(crosses))
+    per_byte = _linear_flops(by_byte) + _attention_flops(by_byte, length) + cross_by_byte + mixing
     per_patch = (
         _linear_flops(by_patch)
         + _attention_flops(model.global_layers, length / mean_patch_bytes)
-        + k * half * (1 + layers)
+        + cross_by_patch
     )
     return per_byte + per_patch / mean_patch_bytes
 
 
-def _decoder(model: BLT) -> list[DecoderLayer]:
-    return [module for module in model.decoder if isinstance(module, DecoderLayer)]
+def _asking_flops(cross: CrossAttention) -> float:
+    return _linear_flops(cross.q_proj) + _linear_flops(cross.o_proj)
+
+
+def _asked_flops(cross: CrossAttention) -> float:
+    return _linear_flops(cross.k_proj) + _linear_flops(cross.v_proj)
 
 
 def _linear_flops(module: nn.Module) -> float:

@@ -120,13 +120,33 @@ class Ngram(nn.Module):
 
         """
         states = self._document_states(data, history)
+        return self.log_probs(states), self.state_entropies(states)
+
+    def log_probs(self, states: np.ndarray) -> np.ndarray:
+        """Natural log-probabilities float32 `[n, 256]` in the contexts of `row_states`."""
         log_probs = np.empty((len(states), NUM_BYTES), np.float32)
         for at in range(0, len(states), _DENSE_ROWS):
             contexts, place = np.unique(states[at : at + _DENSE_ROWS], return_inverse=True)
             weights = self._weights(contexts)
             shares = weights / weights.sum(axis=1, keepdims=True)
             log_probs[at : at + _DENSE_ROWS] = np.log(shares.astype(np.float32))[place]
-        return log_probs, self._entropies(states)
+        return log_probs
+
+    def state_entropies(self, states: np.ndarray) -> np.ndarray:
+        """Entropies float32 `[n]`, nats, of the predictions in the contexts of `row_states`."""
+        return self._entropy_nats[states]
+
+    def row_states(self, recent: np.ndarray, ages: np.ndarray) -> np.ndarray:
+        """int32 `[R]`: the context in which the next byte of each of several documents comes.
+
+        Args:
+            recent: uint8 `[R, order]`, the last bytes of each, the newest last.
+            ages: int64 `[R]`, bytes of each document so far.
+
+        """
+        known = np.maximum(ages[:, None] + np.arange(1 - recent.shape[1], 1), 0)
+        states = self._states(recent.ravel(), known.ravel())
+        return states.reshape(recent.shape)[:, -1]
 
     def weights(self, data: np.ndarray, history: np.ndarray) -> np.ndarray:
         """The predictions of `predict` as integers, int64 `[n + 1, 256]`, for a coder.
@@ -141,11 +161,11 @@ class Ngram(nn.Module):
 
         They come from a table made in fixed point: within 1e-5 nats of -sum p log p.
         """
-        return self._entropies(self._document_states(data, history))
+        return self.state_entropies(self._document_states(data, history))
 
     def entropies(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         """Entropy in nats of the prediction made after each id; a BOS opens a document."""
-        return torch.from_numpy(self._entropies(self._row_states(ids))).to(ids.device)
+        return torch.from_numpy(self.state_entropies(self._row_states(ids))).to(ids.device)
 
     def forward(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
         """Log-probabilities after each id; minus infinity for the specials."""
@@ -192,9 +212,6 @@ class Ngram(nn.Module):
             states[able[hit]] = found[hit]
             todo = np.setdiff1d(todo, able[hit], assume_unique=True) if length > 1 else todo
         return states
-
-    def _entropies(self, states: np.ndarray) -> np.ndarray:
-        return self._entropy_nats[states]
 
     def _weights(self, contexts: np.ndarray) -> np.ndarray:
         """int64 `[m, 256]` of sorted distinct contexts: those of their suffixes, with what is seen.

@@ -1,41 +1,32 @@
-"""Causal self-attention with an optional sliding window, in blocks, with a cache.
+"""Causal self-attention with an optional sliding window, in blocks.
 
 A window of W means that a query sees itself and the W - 1 positions before it. Windows are
-computed block by block (each block of W queries sees two blocks of keys), so time and memory are
-linear in the number of positions.
-Shape key: B rows, T new positions, S cached positions, H heads, G key/value heads, K head width.
+computed tile by tile or block by block, so time and memory are linear in the number of positions.
+Shape key: N packed positions, B rows, T new positions, S positions seen, H heads, G key/value
+heads, K head width.
 """
 
-from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bytelm.nn.linear import Linear, cast_for_products
 from bytelm.nn.norm import RMSNorm
-from bytelm.nn.rope import rotate, rotations
+from bytelm.nn.rope import rotate
+from bytelm.nn.rows import Rows
+from bytelm.nn.tiled_attention import TILE, tiled_attention
 
-SHORT = 256
-"""Up to this many positions, bfloat16 on a CPU is 1.5 times faster without SDPA."""
 
+@runtime_checkable
+class LayerMemory(Protocol):
+    """Where a layer stores keys and values between pieces of its rows (`kv_cache.LayerCache`)."""
 
-@dataclass
-class KVCache:
-    """Keys and values of the positions already read, and how many were read in all."""
-
-    position: int = 0
-    keys: Tensor | None = None
-    values: Tensor | None = None
-
-    def append(self, keys: Tensor, values: Tensor, window: int | None) -> tuple[Tensor, Tensor]:
-        """All keys and values the new queries may see; keeps what later queries may still see."""
-        if self.keys is not None and self.values is not None:
-            keys = torch.cat((self.keys, keys), dim=2)
-            values = torch.cat((self.values, values), dim=2)
-        keep = 0 if window is None else max(0, keys.shape[2] - (window - 1))
-        self.keys, self.values = keys[:, :, keep:], values[:, :, keep:]
-        return keys, values
+    def attend(self, rows: Rows, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Store the new keys and values; attend from the new positions."""
+        ...
 
 
 class Attention(nn.Module):
@@ -57,29 +48,29 @@ class Attention(nn.Module):
         self.window, self.rope_theta = window, rope_theta
         self.q_norm = RMSNorm(head_dim) if qk_norm else None
         self.k_norm = RMSNorm(head_dim) if qk_norm else None
-        self.q_proj = nn.Linear(dim, n_heads * head_dim, bias=False)
-        self.k_proj = nn.Linear(dim, n_kv_heads * head_dim, bias=False)
-        self.v_proj = nn.Linear(dim, n_kv_heads * head_dim, bias=False)
-        self.o_proj = nn.Linear(n_heads * head_dim, dim, bias=False)
+        self.q_proj = Linear(dim, n_heads * head_dim)
+        self.k_proj = Linear(dim, n_kv_heads * head_dim)
+        self.v_proj = Linear(dim, n_kv_heads * head_dim)
+        self.o_proj = Linear(n_heads * head_dim, dim)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], *, cache: KVCache | None = None
-    ) -> Float[Tensor, "B T D"]:
-        """Attend to the positions of `x` and, with a cache, to those read before them."""
-        rows, length, _ = x.shape
-        start = 0 if cache is None else cache.position
-        q = self.q_proj(x).view(rows, length, self.n_heads, self.head_dim).transpose(1, 2)
-        k = self.k_proj(x).view(rows, length, self.n_kv_heads, self.head_dim).transpose(1, 2)
-        v = self.v_proj(x).view(rows, length, self.n_kv_heads, self.head_dim).transpose(1, 2)
+        self, x: Float[Tensor, "N D"], rows: Rows, memory: LayerMemory | None = None
+    ) -> Float[Tensor, "N D"]:
+        """Attend within each row and, with a memory, to what the row had before."""
+        x = cast_for_products(x)
+        q = self.q_proj(x).view(-1, self.n_heads, self.head_dim)
+        k = self.k_proj(x).view(-1, self.n_kv_heads, self.head_dim)
+        v = self.v_proj(x).view(-1, self.n_kv_heads, self.head_dim)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
-        turns = rotations(start, length, self.head_dim, self.rope_theta, q)
+        turns = rows.turns(self.head_dim, self.rope_theta, q)
         q, k = rotate(q, turns), rotate(k, turns)
-        if cache is not None:
-            k, v = cache.append(k, v, self.window)
-            cache.position += length
-        out = causal_attention(q, k, v, window=self.window)
-        return self.o_proj(out.transpose(1, 2).reshape(rows, length, -1))
+        if memory is not None:
+            mixed = memory.attend(rows, q, k, v)
+        else:
+            q, k, v = (rows.padded(part).transpose(1, 2) for part in (q, k, v))
+            mixed = rows.packed(causal_attention(q, k, v, window=self.window).transpose(1, 2))
+        return self.o_proj(mixed.reshape(len(x), -1))
 
 
 def causal_attention(
@@ -92,16 +83,21 @@ def causal_attention(
     """Attend from the last T of S positions, each to itself and the `window - 1` before it."""
     queries, total = q.shape[2], k.shape[2]
     grouped = q.shape[1] != k.shape[1]
-    if queries == total and (window is None or total <= window):
-        if q.is_cpu and q.dtype == torch.bfloat16 and not grouped and total <= SHORT:
-            return _masked_attention(q, k, v, _band(queries, total, None, q.device))
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+    if queries == 1 and (window is None or total <= window):
+        # The heads of a group ask the same keys: they stand where several queries would.
+        return F.scaled_dot_product_attention(q.reshape(*k.shape[:2], -1, k.shape[3]), k, v).view(
+            q.shape
+        )
     if grouped:
         k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
         v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
-    if window is None or queries <= window:
-        return _masked_attention(q, k, v, _band(queries, total, window, q.device))
-    return _blocked_attention(q, k, v, window)
+    if window is not None and queries > window and (window <= TILE or not q.is_cpu):
+        return _blocked_attention(q, k, v, window)
+    if q.is_cpu and (window is not None or queries < total or q.dtype == torch.bfloat16):
+        return tiled_attention(q, k, v, window=window)
+    if queries == total and (window is None or total <= window):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return _masked_attention(q, k, v, _band(queries, total, window, q.device))
 
 
 def _masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

@@ -1,16 +1,19 @@
 """The Llama layer: pre-norm, RMSNorm, SwiGLU, rotary positions, no biases.
 
 Source: Llama (Touvron et al. 2023, arXiv:2302.13971), section 2.2.
-Shape key: B rows, T positions, D width, F feed-forward width.
+Shape key: N packed positions, D width, F feed-forward width.
 """
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from bytelm.nn.attention import Attention, KVCache
+from bytelm.nn.attention import Attention, LayerMemory
+from bytelm.nn.linear import Linear, cast_for_products, times_transposed
 from bytelm.nn.norm import RMSNorm
+from bytelm.nn.rows import Rows
 
 FFN_MULTIPLE = 256
 """Feed-forward widths are rounded up to this, as in the released Byte Latent Transformers."""
@@ -29,13 +32,41 @@ class SwiGLU(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(dim, hidden_dim, bias=False)
-        self.up_proj = nn.Linear(dim, hidden_dim, bias=False)
-        self.down_proj = nn.Linear(hidden_dim, dim, bias=False)
+        self.gate_proj = Linear(dim, hidden_dim)
+        self.up_proj = Linear(dim, hidden_dim)
+        self.down_proj = Linear(hidden_dim, dim)
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
         """Apply to every position alone."""
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        layers = (self.gate_proj, self.up_proj, self.down_proj)
+        return _SwiGLU.apply(
+            cast_for_products(x), *(cast_for_products(layer.weight) for layer in layers)
+        )
+
+
+class _SwiGLU(torch.autograd.Function):
+    """The same, keeping two of the four wide tensors that plain autograd keeps."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        gated, raised = times_transposed(x, gate), times_transposed(x, up)
+        ctx.save_for_backward(x, gated, raised, gate, up, down)
+        return times_transposed(F.silu(gated).mul_(raised), down)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, gated, raised, gate, up, down = ctx.saved_tensors
+        open_gate = F.silu(gated)
+        grad_down = times_transposed(grad.t(), (open_gate * raised).t())
+        hidden = times_transposed(grad, down.t())
+        grad_raised = open_gate.mul_(hidden)
+        grad_gated = torch.ops.aten.silu_backward(hidden.mul_(raised), gated)
+        grad_x = times_transposed(grad_gated, gate.t()).add_(times_transposed(grad_raised, up.t()))
+        grad_gate = times_transposed(grad_gated.t(), x.t())
+        return grad_x, grad_gate, times_transposed(grad_raised.t(), x.t()), grad_down
 
 
 class TransformerLayer(nn.Module):
@@ -65,10 +96,10 @@ class TransformerLayer(nn.Module):
         self.ffn = SwiGLU(dim, ffn_dim)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], *, cache: KVCache | None = None
-    ) -> Float[Tensor, "B T D"]:
+        self, x: Float[Tensor, "N D"], rows: Rows, memory: LayerMemory | None = None
+    ) -> Float[Tensor, "N D"]:
         """Both residual branches."""
-        x = x + self.attention(self.attention_norm(x), cache=cache)
+        x = x + self.attention(self.attention_norm(x), rows, memory)
         return x + self.ffn(self.ffn_norm(x))
 
 

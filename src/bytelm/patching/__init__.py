@@ -16,7 +16,13 @@ from bytelm.patching.patches import Patches
 from bytelm.patching.shannon import ShannonWindow, window_entropies
 from bytelm.patching.space import Space
 from bytelm.patching.static import Static
-from bytelm.patching.stream import PatchState, StartRule, batch_starts, patch_starts
+from bytelm.patching.stream import (
+    PatchState,
+    RowStates,
+    StartRule,
+    batch_starts,
+    patch_starts,
+)
 
 Patcher = Static | Space | Entropy | ShannonWindow
 """Every patcher; `kind` tells them apart in a recipe."""
@@ -27,6 +33,7 @@ __all__ = [
     "PatchState",
     "Patcher",
     "Patches",
+    "RowStates",
     "ShannonWindow",
     "Space",
     "StartRule",

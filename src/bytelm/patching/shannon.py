@@ -61,6 +61,14 @@ class ShannonWindow(StartRule):
         """Where the entropy of the window is above the threshold."""
         return _histogram_entropies(reads, self.window) > np.float32(self.threshold)
 
+    def row_candidates(self, reads: Reads) -> np.ndarray:
+        """As `StartRule.row_candidates`; sums run along a document, so each is taken alone."""
+        rows = [
+            Reads(values=values, ages=ages, entropies=None)
+            for values, ages in zip(reads.values, reads.ages, strict=True)
+        ]
+        return np.array([self.candidates(row)[-1] for row in rows])
+
 
 def window_entropies(data: np.ndarray, *, window: int) -> np.ndarray:
     """float32 `[n]`, nats: entropy of the histogram of up to `window` bytes *before* each byte.

@@ -8,6 +8,7 @@ Shape key: B rows, T ids.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -67,6 +68,20 @@ class StartRule(ABC):
     @abstractmethod
     def candidates(self, reads: Reads) -> np.ndarray:
         """Bool `[n]`: does the rule ask for a start after each read; any value at age 0."""
+
+    def row_candidates(self, reads: Reads) -> np.ndarray:
+        """Bool `[R]`: as `candidates`, for the last read of each of several documents.
+
+        Args:
+            reads: Arrays `[R, look_back + 1]`; reads before a document's first have age 0.
+
+        """
+        flat = Reads(
+            values=reads.values.ravel(),
+            ages=reads.ages.ravel(),
+            entropies=None if reads.entropies is None else reads.entropies.ravel(),
+        )
+        return self.candidates(flat).reshape(reads.values.shape)[:, -1]
 
     def initial(self, first_entropy: float | None = None) -> PatchState:
         """The state at a document's start: byte 0 starts a patch and is not read yet.
@@ -142,6 +157,94 @@ class StartRule(ABC):
         if np.isnan(entropies).any():
             raise ValueError("entropies hold values that are not a number")
         return entropies
+
+
+class RowStates:
+    """What a rule remembers of several documents that are read side by side.
+
+    `step` is `StartRule.decide` for one more byte of each, without a loop over them.
+    """
+
+    def __init__(self, rule: StartRule, rows: int) -> None:
+        self._rule = rule
+        width = max(1, rule.look_back)
+        self._values = np.zeros((rows, width), np.uint8)
+        self._entropies = np.zeros((rows, width), np.float32)
+        self._ages = np.zeros(rows, np.int64)
+        self._open = np.zeros(rows, np.int64)
+
+    def begin(self, slots: np.ndarray, first_entropies: np.ndarray | None) -> None:
+        """Open a document in each of `slots`; entropies in nats `[B]`, if the rule needs them."""
+        self._values[slots], self._ages[slots], self._open[slots] = 0, 0, 0
+        if self._rule.needs_entropies:
+            assert first_entropies is not None, "the rule needs entropies"
+            self._entropies[slots] = first_entropies[:, None]
+
+    def step(
+        self, slots: np.ndarray, values: np.ndarray, entropies: np.ndarray | None
+    ) -> np.ndarray:
+        """Bool `[B]`: whether a patch starts after one more byte of each of `slots`.
+
+        Args:
+            slots: int64 `[B]`.
+            values: uint8 `[B]`, the bytes just read.
+            entropies: float32 `[B]`, nats, of the prediction of the byte after each.
+
+        """
+        rule = self._rule
+        entropies = rule.used_entropies(values, entropies)
+        self._ages[slots] += 1
+        values = np.concatenate((self._values[slots], values[:, None]), axis=1)
+        if entropies is not None:
+            entropies = np.concatenate((self._entropies[slots], entropies[:, None]), axis=1)
+            self._entropies[slots] = entropies[:, 1:]
+        self._values[slots] = values[:, 1:]
+        width = values.shape[1]
+        ages = np.maximum(self._ages[slots, None] + np.arange(1 - width, 1), 0)
+        starts = rule.row_candidates(Reads(values=values, ages=ages, entropies=entropies))
+        shortest, longest = rule.limits
+        length = self._open[slots] + 1
+        starts = starts & (length >= shortest)
+        if longest is not None:
+            starts |= length >= longest
+        self._open[slots] = np.where(starts, 0, length)
+        return starts
+
+    def decide(self, slot: int, previous: np.ndarray, entropies: np.ndarray | None) -> np.ndarray:
+        """As `StartRule.decide` for more bytes of one document."""
+        known = min(self._values.shape[1], int(self._ages[slot]) + 1)
+        needs = self._rule.needs_entropies
+        recent = Reads(
+            values=self._values[slot, -known:],
+            ages=self._ages[slot] + np.arange(1 - known, 1),
+            entropies=self._entropies[slot, -known:] if needs else None,
+        )
+        state = PatchState(open_length=int(self._open[slot]), recent=recent)
+        starts, state = self._rule.decide(previous, entropies, state)
+        recent = state.recent
+        self._values[slot, -len(recent.values) :] = recent.values
+        if recent.entropies is not None:
+            self._entropies[slot, -len(recent.values) :] = recent.entropies
+        self._ages[slot], self._open[slot] = recent.ages[-1], state.open_length
+        return starts
+
+    def clear(self, slot: int) -> None:
+        """Nothing: `begin` opens the next document of a row."""
+
+    def select(self, sources: Sequence[int]) -> None:
+        """Make the rows copies of the rows `sources`, in this order."""
+        chosen = list(sources)
+        self._values, self._entropies = self._values[chosen], self._entropies[chosen]
+        self._ages, self._open = self._ages[chosen], self._open[chosen]
+
+    def save(self, slot: int) -> tuple[np.ndarray, np.ndarray, int, int]:
+        """A copy of one row."""
+        values, entropies = self._values[slot].copy(), self._entropies[slot].copy()
+        return values, entropies, int(self._ages[slot]), int(self._open[slot])
+
+    def restore(self, slot: int, saved: tuple[np.ndarray, np.ndarray, int, int]) -> None:
+        """Make a row what was saved."""
+        self._values[slot], self._entropies[slot], self._ages[slot], self._open[slot] = saved
 
 
 def _joined(before: np.ndarray | None, after: np.ndarray | None) -> np.ndarray | None:

@@ -18,6 +18,7 @@ from bytelm.config import to_dict
 from bytelm.data import Corpus, cache_directory
 from bytelm.errors import ConfigError
 from bytelm.models import EntropyLM, EntropySource, Ngram
+from bytelm.models.entropy_lm import entropy_nats
 from bytelm.patching import Patcher, calibrate_threshold
 from bytelm.training.loading import load_model
 from bytelm.training.settings import Calibrated, HardwareConfig, PatchingConfig, RunConfig
@@ -113,8 +114,10 @@ def document_entropies(source: EntropySource, data: np.ndarray) -> np.ndarray:
     if isinstance(source, Ngram):
         return source.document_entropies(data, data[:0])[: len(data)]
     ids = np.concatenate(([BOS], data.astype(np.int64) + OFFSET))[: len(data)]
-    state, pieces = source.begin(), [np.zeros(0, np.float32)]
-    for at in range(0, len(ids), READ_BYTES):
-        row = torch.from_numpy(ids[at : at + READ_BYTES])[None]
-        pieces.append(source.entropies(row, state=state)[0].numpy())
+    state, pieces, slot = source.begin(), [np.zeros(0, np.float32)], np.zeros(1, np.int64)
+    with torch.inference_mode():
+        for at in range(0, len(ids), READ_BYTES):
+            part = ids[at : at + READ_BYTES]
+            logits = source.read(part, np.array([len(part)]), slot, state)
+            pieces.append(entropy_nats(logits).float().numpy())
     return np.concatenate(pieces)

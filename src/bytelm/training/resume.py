@@ -107,8 +107,18 @@ def _is_run_state(run: dict[str, Any]) -> bool:
 
 
 def restore(checkpoint: Checkpoint, stepper: Stepper) -> None:
-    """Put optimizer, loss scale and random generators back to where they were."""
+    """Put optimizer, loss scale and random generators back to where they were.
+
+    Raises:
+        CheckpointError: It has none, because its model was imported.
+
+    """
     tensors = checkpoint.optimizer_state()
+    if not tensors:
+        raise CheckpointError(
+            f"{checkpoint.path} was imported, not trained: there is no optimizer to go on with; "
+            "begin a run of your own with its weights, with --init and another --out"
+        )
     stepper.optimizer.load_state_dict(_without_prefix(tensors, OPTIMIZER))
     set_random_states(_without_prefix(tensors, RANDOM), stepper.device)
     if checkpoint.state["scaler"]:

@@ -18,22 +18,25 @@ from typing import Any
 import torch
 
 from bytelm import models
-from bytelm.data import Batches, Corpus, Overlap, Splits, build_corpus, split
+from bytelm.data import Batches, Corpus, Overlap, Splits, StreamStarts, build_corpus, split
 from bytelm.errors import ConfigError, DataError, RunError
 from bytelm.models import ByteModel, EntropySource, ModelConfig, Ngram, NgramConfig
 from bytelm.training import checkpoints, environment, resume, run_directory
 from bytelm.training.checkpoints import Checkpoint
 from bytelm.training.entropy_source import cached_run, load_source, resolve_patcher
+from bytelm.training.initial import with_initial
 from bytelm.training.loading import build_stored
 from bytelm.training.loop import Cadence, Hooks, RunState, run_loop
 from bytelm.training.metrics import MetricsFile, Record, TensorBoard
 from bytelm.training.optimizers import Optimizer
+from bytelm.training.patch_store import is_worth_storing, stored_starts
 from bytelm.training.precision import autocast_dtype, gradient_scaler
 from bytelm.training.progress import ProgressDisplay
 from bytelm.training.schedules import lr_scale
 from bytelm.training.settings import (
     Calibrated,
     DataConfig,
+    EntropyOfInit,
     EntropyRecipe,
     EntropyRun,
     HardwareConfig,
@@ -78,26 +81,50 @@ class TrainResult:
     """Whether patience ended it before its last step."""
 
 
-def train(config: RunConfig, out: str | Path, *, progress: bool = True) -> TrainResult:
+def train(
+    config: RunConfig, out: str | Path, *, progress: bool = True, init: Path | None = None
+) -> TrainResult:
     """Train, or go on training, the model of a recipe.
 
     Args:
         config: What to train.
         out: Run directory; made if needed. A finished run is left as it is.
         progress: Show progress on stderr.
+        init: Run or checkpoint to begin with, if it is not at `config.init.path` (a directory of
+            `transformers` is imported first).
 
     Raises:
         BytelmError: The data, the settings, the disk or the numbers do not allow it.
         KeyboardInterrupt: SIGINT or SIGTERM; the state is saved, the same call goes on.
 
     """
-    return _train(config.resolved(), Path(out), corpus=None, wait=False, progress=progress)
+    config, initial = config.resolved(), None
+    if config.init is not None:
+        config, initial = with_initial(config, init)
+    place = Path(out)
+    return _train(config, place, corpus=None, initial=initial, wait=False, progress=progress)
 
 
 def _train(
-    config: RunConfig, out: Path, *, corpus: Corpus | None, wait: bool, progress: bool
+    config: RunConfig,
+    out: Path,
+    *,
+    corpus: Corpus | None,
+    initial: ByteModel | None,
+    wait: bool,
+    progress: bool,
 ) -> TrainResult:
-    """As `train`, for resolved settings; `corpus` is what `config.data` means, if known."""
+    """As `train`, for settings that are resolved and filled in by `with_initial`.
+
+    Args:
+        config: What to train.
+        out: Run directory.
+        corpus: What `config.data` means, if known.
+        initial: What `config.init` means; None without it.
+        wait: For another process that trains the same.
+        progress: Show progress on stderr.
+
+    """
     device = environment.resolve_device(config.hardware.device)
     deterministic = config.training.deterministic
     with (
@@ -110,7 +137,14 @@ def _train(
             return _result(config, out, resume.state_of(checkpoint))
         corpus = _corpus(config.data) if corpus is None else corpus
         run_directory.require_same_data(out, config, corpus.fingerprint)
-        start = _Start(config=config, out=out, corpus=corpus, device=device, progress=progress)
+        start = _Start(
+            config=config,
+            out=out,
+            corpus=corpus,
+            initial=initial,
+            device=device,
+            progress=progress,
+        )
         if isinstance(config.model, NgramConfig):
             return _count(start, config.model)
         return _optimize(start, checkpoint)
@@ -123,6 +157,7 @@ class _Start:
     config: RunConfig
     out: Path
     corpus: Corpus
+    initial: ByteModel | None
     device: torch.device
     progress: bool
 
@@ -219,12 +254,19 @@ def _optimize(start: _Start, checkpoint: Checkpoint | None) -> TrainResult:
         state = resume.state_of(checkpoint)
         resume.restore(checkpoint, stepper)
     model.train()
-    start.record(splits, first_step=state.step, **facts)
-    with _records(start, state) as records:
+    planned_bytes = training.steps * batches.rows * batches.context_bytes
+    is_stored = is_worth_storing(model, splits.train, planned_bytes=planned_bytes)
+    start.record(splits, first_step=state.step, patch_starts_are_stored=is_stored, **facts)
+    with ExitStack() as stack:
+        records = stack.enter_context(_records(start, state))
+        train_starts = valid_starts = None
+        if is_stored:
+            train_starts = stack.enter_context(stored_starts(model, splits.train))
+            valid_starts = stack.enter_context(stored_starts(model, splits.valid))
         hooks = Hooks(
-            update=partial(_update, config, start.out, stepper, batches),
+            update=partial(_update, config, start.out, stepper, batches, train_starts),
             epoch=batches.epoch,
-            evaluate=_evaluator(config, stepper, splits.valid),
+            evaluate=_evaluator(config, stepper, splits.valid, valid_starts),
             record=records,
             save=partial(
                 resume.save,
@@ -245,6 +287,9 @@ def _model(
     config = start.config
     if checkpoint is not None:
         return build_stored(checkpoint), {}
+    if start.initial is not None:
+        torch.manual_seed(config.training.seed)
+        return start.initial, {}
     patcher, facts = None, {}
     source = _entropy_source(start)
     if config.patching is not None:
@@ -260,13 +305,15 @@ def _entropy_source(start: _Start) -> EntropySource | None:
     match start.config.entropy:
         case None:
             return None
+        case EntropyOfInit():
+            raise AssertionError("the model of `init` has its entropy model")
         case EntropyRun(path=path):
             return load_source(Path(path))
         case EntropyRecipe(recipe=recipe):
             recipe = _with_data_of(start.config, recipe)
             corpus = start.corpus if _is_same_data(start.config, recipe) else _corpus(recipe.data)
             run_dir = cached_run(recipe, corpus.fingerprint)
-            _train(recipe, run_dir, corpus=corpus, wait=True, progress=start.progress)
+            _train(recipe, run_dir, corpus=corpus, initial=None, wait=True, progress=start.progress)
             return load_source(run_dir)
 
 
@@ -305,7 +352,12 @@ def _stepper(config: RunConfig, model: ByteModel, device: torch.device) -> Stepp
 
 
 def _update(
-    config: RunConfig, out: Path, stepper: Stepper, batches: Batches, state: RunState
+    config: RunConfig,
+    out: Path,
+    stepper: Stepper,
+    batches: Batches,
+    starts: StreamStarts | None,
+    state: RunState,
 ) -> tuple[Update, float]:
     """Make the update after `state.step` updates; what it measured, and its learning rate."""
     scale = lr_scale(
@@ -314,7 +366,7 @@ def _update(
         total_steps=config.training.steps,
         history=state.valid_history,
     )
-    batch = batches.batch(state.step)
+    batch = batches.batch(state.step, starts)
     try:
         update = stepper.update(batch, micro_rows=state.micro_rows, lr_scale=scale)
     except NotFiniteError as error:
@@ -337,7 +389,7 @@ def _update(
 
 
 def _evaluator(
-    config: RunConfig, stepper: Stepper, valid: Corpus
+    config: RunConfig, stepper: Stepper, valid: Corpus, starts: StreamStarts | None
 ) -> Callable[[RunState], float] | None:
     """What measures the model between updates; None without text to measure it on."""
     if valid.num_bytes < 2:
@@ -346,6 +398,7 @@ def _evaluator(
         valid,
         context_bytes=_context_bytes(config.model),
         max_bytes=config.training.eval_bytes,
+        starts=starts,
     )
 
     def evaluate(state: RunState) -> float:

@@ -26,8 +26,14 @@ CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
 LOCK = ".lock"
 
-PLACE = ("hardware", "data.paths", "entropy.recipe.hardware", "entropy.recipe.data.paths")
-"""Settings that say where a run happens; that the data are the same is checked by content."""
+PLACE = (
+    "hardware",
+    "data.paths",
+    "entropy.recipe.hardware",
+    "entropy.recipe.data.paths",
+    "init.path",
+)
+"""Settings that say where a run happens; its data and first weights are compared by content."""
 
 _CHOOSE = "restore it from a copy, or choose another --out"
 

@@ -179,8 +179,26 @@ class EntropyRecipe:
     its table `data` must be left out: files, suffixes and division are this run's."""
 
 
-EntropyConfig = EntropyRun | EntropyRecipe
+@dataclass(frozen=True, kw_only=True)
+class EntropyOfInit:
+    """Entropies from the entropy model that came with the weights of `init`."""
+
+    kind: ClassVar[str] = "init"
+
+
+EntropyConfig = EntropyRun | EntropyRecipe | EntropyOfInit
 """Where an entropy patcher's entropies come from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Init:
+    """A trained model to go on from: its sizes, patcher and entropy model are the run's."""
+
+    path: str
+    """Run directory or checkpoint folder, or a directory of `transformers` to import."""
+
+    fingerprint: str | None = None
+    """SHA-256 of its weights, found at the first start: other weights are refused at the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +216,10 @@ class RunConfig:
 
     entropy: EntropyConfig | None = None
     """Where the entropies of an entropy patcher come from."""
+
+    init: Init | None = None
+    """Weights to begin with, for fine-tuning. `model`, `patching` and `entropy` are then those that
+    belong to the weights, whatever the recipe says."""
 
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizers and learning rates."""
@@ -225,7 +247,14 @@ class RunConfig:
                 f"{kind} "
                 + ("needs a table `entropy`" if needs_entropies else "takes no `entropy`")
             )
+        if isinstance(self.entropy, EntropyOfInit) and self.init is None:
+            raise ValueError("entropy.kind is 'init', but there is no table `init`")
         if isinstance(self.entropy, EntropyRecipe):
+            if self.entropy.recipe.init is not None:
+                raise ValueError(
+                    "entropy.recipe takes no table `init`: train the entropy model by itself, and "
+                    "name its run with entropy.kind run and entropy.path"
+                )
             require_entropy_model(self.entropy.recipe.model)
             _require_paths_or_nothing(self.entropy.recipe.data)
         if self.data.stride is not None and not isinstance(self.model, NgramConfig):
@@ -243,7 +272,10 @@ class RunConfig:
             entropy = replace(entropy, path=_absolute(entropy.path))
         if isinstance(entropy, EntropyRecipe):
             entropy = replace(entropy, recipe=entropy.recipe.resolved())
-        return replace(self, data=data, entropy=entropy)
+        init = self.init
+        if init is not None:
+            init = replace(init, path=_absolute(init.path))
+        return replace(self, data=data, entropy=entropy, init=init)
 
 
 def require_entropy_model(config: ModelConfig) -> None:

@@ -64,11 +64,17 @@ def cross_entropy_nats(
     )
 
 
+def predict(model: nn.Module, batch: Batch) -> Float[Tensor, "B T V"]:
+    """Logits of a batch, cut into the patches that it brings where it brings some."""
+    return model(batch.ids) if batch.starts is None else model(batch.ids, batch.starts)
+
+
 class Stepper:
     """Updates one model.
 
     Args:
-        model: Called as `model(ids)`, gives logits.
+        model: Called as `model(ids)`, or `model(ids, starts)` with a batch that has patch starts;
+            gives logits.
         optimizer: Of the model's parameters.
         scaler: Scales the loss in fp16, disabled otherwise.
         dtype: Dtype to autocast to; None is float32.
@@ -142,7 +148,7 @@ class Stepper:
         for start in range(0, len(batch.ids), micro_rows):
             rows = batch.rows(slice(start, start + micro_rows)).to(self.device)
             with autocast(self.dtype, self.device):
-                logits = self.model(rows.ids)
+                logits = predict(self.model, rows)
             nats = cross_entropy_nats(logits, rows.targets)
             self.scaler.scale(nats / scored).backward()
             total += nats.item()
