@@ -77,7 +77,9 @@ class Session:
             size = max(1, CHUNK_BYTES // len(left))
             pieces = [piece[:size] for piece in left.values()]
             read = self._reader.read(pieces, list(left))
-            self._note(read.take(np.cumsum([len(piece) for piece in pieces]) - 1), list(left))
+            if len(read.starts) > len(pieces):
+                read = read.take(np.cumsum([len(piece) for piece in pieces]) - 1)
+            self._note(read, list(left))
             left = {row: piece[size:] for row, piece in left.items() if len(piece) > size}
 
     def select(self, sources: Sequence[int]) -> None:

@@ -29,6 +29,7 @@ from bytelm.nn.steps import (
     array,
     can_step,
     head,
+    product,
     rms_norm,
     softmax,
     swiglu,
@@ -41,8 +42,8 @@ MAX_PIECE = SLACK
 
 def squared_relu(module: SquaredReLU) -> PerPosition:
     """`SquaredReLU` in NumPy."""
-    up, down = array(module.up_proj.weight).T, array(module.down_proj.weight).T
-    return lambda x: np.square(np.maximum(x @ up, 0)) @ down
+    up, down = array(module.up_proj.weight), array(module.down_proj.weight)
+    return lambda x: product(np.square(np.maximum(product(x, up), 0)), down)
 
 
 def _layer_step(layer: TransformerLayer | ByteGPTLayer) -> LayerStep:
@@ -135,29 +136,34 @@ def _begin(stack: _Stack, ids: Array, slots: Array) -> Array:
     return stack.begin_piece(int(slots[0]), len(ids))
 
 
+def _over_last(x: Array, weight: Array) -> Array:
+    """`product` over the last axis of `[..., D]`."""
+    return product(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], -1)
+
+
 class _Cross:
     """`CrossAttention` in NumPy."""
 
     def __init__(self, cross: CrossAttention) -> None:
         self._heads, self._groups, self._width = cross.n_heads, cross.n_kv_heads, cross.head_dim
         parts = cross.q_proj, cross.k_proj, cross.v_proj, cross.o_proj
-        self._q, self._k, self._v, self._o = (array(part.weight).T for part in parts)
+        self._q, self._k, self._v, self._o = (array(part.weight) for part in parts)
         self._q_norm, self._kv_norm = array(cross.q_norm.weight), array(cross.kv_norm.weight)
 
     def queries(self, x: Array) -> Array:
         """`[..., D]` to `[..., G, H / G, C]`, scaled."""
-        q = (rms_norm(x, self._q_norm) @ self._q) * self._width**-0.5
+        q = _over_last(rms_norm(x, self._q_norm), self._q) * self._width**-0.5
         return q.reshape(*x.shape[:-1], self._groups, self._heads // self._groups, self._width)
 
     def keys_values(self, x: Array) -> tuple[Array, Array]:
         """`[..., D]` to `[..., G, C]` twice."""
         x = rms_norm(x, self._kv_norm)
         shape = (*x.shape[:-1], self._groups, self._width)
-        return (x @ self._k).reshape(shape), (x @ self._v).reshape(shape)
+        return _over_last(x, self._k).reshape(shape), _over_last(x, self._v).reshape(shape)
 
     def residual(self, x: Array, mixed: Array) -> Array:
         """`2 x + Wo mixed`."""
-        return 2 * x + mixed.reshape(x.shape) @ self._o
+        return 2 * x + _over_last(mixed.reshape(x.shape), self._o)
 
     def __call__(self, x: Array, keys: Array, values: Array) -> Array:
         """Let `[B, D]` attend to the vectors of one patch each, `[B, K, G, C]`."""
@@ -187,12 +193,12 @@ class BLTStepper:
         self._embedding = _Embedding(model.embed, model.hash_ngrams)
         local = [_layer_step(layer) for layer in model.encoder]
         self._encoder = _Stack(local, state.encoder)
-        self._pool, self._pool_cross = array(model.pool_proj.weight).T, _Cross(model.encoder_cross)
+        self._pool, self._pool_cross = array(model.pool_proj.weight), _Cross(model.encoder_cross)
         own = model.global_in
-        self._global_in = array(own.weight).T if isinstance(own, nn.Linear) else None
+        self._global_in = array(own.weight) if isinstance(own, nn.Linear) else None
         layers = [_layer_step(layer) for layer in model.global_layers]
         self._global = _Stack(layers, state.patches)
-        self._global_out = array(model.global_out.weight).T
+        self._global_out = array(model.global_out.weight)
         local = [_layer_step(layer.local) for layer in model.decoder]
         self._decoder = _Stack(local, state.decoder)
         self._crosses = [_Cross(x.cross) if x.cross is not None else None for x in model.decoder]
@@ -278,8 +284,8 @@ class BLTStepper:
 
     def _transform(self, patches: Array, turned: Array) -> list[Array]:
         """Keys and values `[P, K, G, C]` of each cross-attention, of patches `[P, K * D]`."""
-        z = patches if self._global_in is None else patches @ self._global_in
-        z = self._global(z, turned) @ self._global_out
+        z = patches if self._global_in is None else product(patches, self._global_in)
+        z = product(self._global(z, turned), self._global_out)
         vectors = z.reshape(len(z), self._k, -1)
         crosses = [cross for cross in self._crosses if cross is not None]
         return [part for cross in crosses for part in cross.keys_values(vectors)]
@@ -295,7 +301,7 @@ class BLTStepper:
     def _summary(self, x: Array) -> Array:
         """Sum up one patch, `[1, K * D]`, from the states `[n, D]` of its bytes."""
         cross = self._pool_cross
-        pooled = (np.maximum.reduce(x, axis=0, keepdims=True) @ self._pool).reshape(self._k, -1)
+        pooled = product(np.maximum.reduce(x, axis=0, keepdims=True), self._pool).reshape(self._k, -1)
         q, (keys, values) = cross.queries(pooled), cross.keys_values(x)
         # [G, K, H / G, n] and back.
         scores = np.matmul(q.swapaxes(0, 1), keys.transpose(1, 2, 0)[:, None])

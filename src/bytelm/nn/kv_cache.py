@@ -89,6 +89,7 @@ class WindowCache(_Positions):
         self.window, self._limit = window, window - 1 + SLACK
         self._keys = [like.new_zeros(rows, n_kv_heads, 0, head_dim) for _ in range(n_layers)]
         self._values = [like.new_zeros(rows, n_kv_heads, 0, head_dim) for _ in range(n_layers)]
+        self._views: list[tuple[np.ndarray, np.ndarray]] | None = None
 
     def begin(self, rows: Rows) -> None:
         """Make room for the new positions of `rows`, whose layers then call `attend` in order."""
@@ -112,15 +113,11 @@ class WindowCache(_Positions):
     def begin_step(self, slots: np.ndarray) -> None:
         """As `begin` for one new position of each of `slots`, before `attend_step`."""
         self._advance(slots, np.ones(len(slots), np.int64))
-        self._views = [
-            (keys.numpy(), values.numpy())
-            for keys, values in zip(self._keys, self._values, strict=True)
-        ]
         self._reach = _Reach.of(slots, self._base, self.window, len(self._fill))
 
     def attend_step(self, layer: int, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
         """As `attend` for one position of each row in NumPy; gives `[B, H * K]`."""
-        keys, values = self._views[layer]
+        keys, values = self._arrays()[layer]
         reach, base = self._reach, self._base
         if reach.only is not None:
             keys[reach.only, :, reach.stop - 1], values[reach.only, :, reach.stop - 1] = k[0], v[0]
@@ -132,20 +129,26 @@ class WindowCache(_Positions):
     def begin_piece(self, slot: int, count: int) -> None:
         """As `begin` for `count` positions of one row, at most SLACK, before `attend_piece`."""
         self._advance(np.array([slot]), np.array([count]))
-        self._views = [
-            (keys.numpy(), values.numpy())
-            for keys, values in zip(self._keys, self._values, strict=True)
-        ]
         base = int(self._base[0])
         self._piece = _Piece.of(slot, base, count, self.window)
 
     def attend_piece(self, layer: int, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
         """As `attend` for some positions of one row in NumPy, `[T, heads, K]` to `[T, H * K]`."""
-        keys, values = self._views[layer]
+        keys, values = self._arrays()[layer]
         return self._piece.attend(q, k, v, keys[self._piece.slot], values[self._piece.slot])
 
+    def _arrays(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Keys and values of each layer, the same memory."""
+        if self._views is None:
+            pairs = zip(self._keys, self._values, strict=True)
+            self._views = [(keys.numpy(), values.numpy()) for keys, values in pairs]
+        return self._views
+
     def reserve(self, slot: int, count: int) -> None:
-        """Let `rewind` forget the next `count` positions of a row again, at most SLACK."""
+        """Let `rewind` forget the next `count` positions of a row again, at most SLACK.
+
+        No other row may be read in between: it could move the windows of all rows.
+        """
         if count > SLACK:
             raise ValueError(f"at most {SLACK} positions can be reserved, got {count}")
         self._make_room(np.array([slot]), np.array([count]))
@@ -159,6 +162,7 @@ class WindowCache(_Positions):
         for tensors in (self._keys, self._values):
             index = torch.tensor(list(sources), dtype=torch.int64, device=tensors[0].device)
             tensors[:] = [tensor.index_select(0, index) for tensor in tensors]
+        self._views = None
         self._fill, self.positions = self._fill[list(sources)], self.positions[list(sources)]
 
     def save(self, slot: int) -> SavedRow:
@@ -197,6 +201,7 @@ class WindowCache(_Positions):
             more = min(max(needed, 2 * capacity, SMALLEST), self._limit) - capacity
             for tensors in (self._keys, self._values):
                 tensors[:] = [F.pad(tensor, (0, 0, 0, more)) for tensor in tensors]
+            self._views = None
 
     def _advance(self, slots: np.ndarray, counts: np.ndarray) -> None:
         """Count the new positions, and make room for them."""

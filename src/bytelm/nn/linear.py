@@ -57,9 +57,9 @@ def times_transposed(a: Float[Tensor, "N D"], b: Float[Tensor, "F D"]) -> Float[
 
 def _takes_onednn(a: Tensor, b: Tensor) -> bool:
     return (
-        a.device.type == "cpu"
+        a.numel() >= LEAST_ROWS * a.shape[-1]
         and a.dtype == b.dtype == torch.float32
-        and a.numel() >= LEAST_ROWS * a.shape[-1]
+        and a.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
         # The compiler takes this operation with constant weights only.
         and not torch.compiler.is_compiling()

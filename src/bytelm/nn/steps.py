@@ -23,6 +23,13 @@ from bytelm.nn.transformer import SwiGLU
 MAX_ROWS = 64
 """More rows than this are left to torch, whose kernels are then as fast."""
 
+FEW_ROWS = 6
+"""Up to this many rows, a product is a matrix-vector product for each: BLAS copies the matrix to
+multiply it with more than one vector, which costs more than it saves (measured, docs/LOG.md)."""
+
+_BLOCK_BYTES = 1 << 19
+"""So much of a matrix stays in the cache while several rows are multiplied with it."""
+
 _TABLE = 4096
 """Positions whose rotations are kept; beyond, they are computed."""
 
@@ -43,6 +50,19 @@ def can_step(module: nn.Module) -> bool:
     """Whether NumPy has the precision and the memory of a module's weights."""
     weight = next(module.parameters())
     return weight.is_cpu and weight.dtype in (torch.float32, torch.float64)
+
+
+def product(x: Array, weight: Array) -> Array:
+    """`x @ weight.T` for `[N, D]` and `[F, D]`."""
+    if not 1 < len(x) <= FEW_ROWS:
+        return x @ weight.T
+    out = np.empty((len(x), len(weight)), x.dtype)
+    size = max(1, _BLOCK_BYTES // weight[0].nbytes)
+    for begin in range(0, len(weight), size):
+        block = weight[begin : begin + size]
+        for row, part in zip(x, out[:, begin : begin + size], strict=True):
+            np.dot(block, row, out=part)
+    return out
 
 
 def rms_norm(x: Array, weight: Array) -> Array:
@@ -99,7 +119,7 @@ class AttentionStep:
         self._sizes = attention.n_heads, attention.n_kv_heads, attention.head_dim
         self._theta, self._dtype = attention.rope_theta, attention.q_proj.weight.dtype
         parts = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
-        self._q, self._k, self._v, self._o = (array(part.weight).T for part in parts)
+        self._q, self._k, self._v, self._o = (array(part.weight) for part in parts)
         self._norms = None
         if attention.q_norm is not None and attention.k_norm is not None:
             self._norms = array(attention.q_norm.weight), array(attention.k_norm.weight)
@@ -111,12 +131,12 @@ class AttentionStep:
     def __call__(self, x: Array, turned: Array, attend: Attend) -> Array:
         """`[B, D]` to `[B, D]`."""
         rows, (heads, groups, width) = len(x), self._sizes
-        q = (x @ self._q).reshape(rows, heads, width)
-        k = (x @ self._k).reshape(rows, groups, width)
-        v = (x @ self._v).reshape(rows, groups, width)
+        q = product(x, self._q).reshape(rows, heads, width)
+        k = product(x, self._k).reshape(rows, groups, width)
+        v = product(x, self._v).reshape(rows, groups, width)
         if self._norms is not None:
             q, k = rms_norm(q, self._norms[0]), rms_norm(k, self._norms[1])
-        return attend(rotate(q, turned), rotate(k, turned), v) @ self._o
+        return product(attend(rotate(q, turned), rotate(k, turned), v), self._o)
 
 
 class LayerStep:
@@ -141,11 +161,11 @@ class LayerStep:
 def swiglu(module: SwiGLU) -> PerPosition:
     """`SwiGLU` in NumPy."""
     parts = module.gate_proj, module.up_proj, module.down_proj
-    gate, up, down = (array(part.weight).T for part in parts)
-    return lambda x: (silu(x @ gate) * (x @ up)) @ down
+    gate, up, down = (array(part.weight) for part in parts)
+    return lambda x: product(silu(product(x, gate)) * product(x, up), down)
 
 
 def head(norm: RMSNorm, linear: nn.Linear) -> PerPosition:
     """The last norm and the output in NumPy; logits `[B, V]`."""
-    weight, out = array(norm.weight), array(linear.weight).T
-    return lambda x: rms_norm(x, weight) @ out
+    weight, out = array(norm.weight), array(linear.weight)
+    return lambda x: product(rms_norm(x, weight), out)
