@@ -12,9 +12,10 @@ A byte enters at the top of this list and leaves at the bottom; imports only poi
     data              documents, splits, batches
     patching          where patches start: values over bytes and entropies
     models            byte GPT, entropy LM, n-gram counts, BLT, and what they cost
-    decoding          reading a document step by step, sessions, sampling
+    decoding          reading documents step by step, sessions, sampling, beams, speculation
     evaluation        bits per byte, reference compressors, intervals
     training          runs: loop, step, optimizers, schedules, checkpoints
+    interop           directories of transformers, in and out
     apps              what people look at: patch pages, reports, the demo
     cli               one file a verb
 
@@ -25,6 +26,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bytelm.decoding.beam import Hypothesis
     from bytelm.errors import BytelmError, CheckpointError, ConfigError, DataError, RunError
     from bytelm.language_model import LanguageModel, Scored, load
 
@@ -35,6 +37,7 @@ _HOMES = {
     "CheckpointError": "bytelm.errors",
     "ConfigError": "bytelm.errors",
     "DataError": "bytelm.errors",
+    "Hypothesis": "bytelm.decoding.beam",
     "RunError": "bytelm.errors",
     "LanguageModel": "bytelm.language_model",
     "Scored": "bytelm.language_model",
@@ -58,6 +61,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "Hypothesis",
     "LanguageModel",
     "RunError",
     "Scored",

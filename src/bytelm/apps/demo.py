@@ -1,6 +1,6 @@
 """The demo: from raw files to a trained, honestly measured BLT, and a report to open.
 
-files -> n-gram entropies -> threshold -> BLT, and a byte GPT of equal parameters
+files -> entropy model -> threshold -> BLT, and a byte GPT of equal parameters
       -> bits per byte of the held-out files, beside classical compressors -> report.html
 """
 
@@ -31,7 +31,7 @@ from bytelm.evaluation import CompressorResult, Evaluation, evaluate, reference_
 from bytelm.language_model import LanguageModel, load
 from bytelm.models import BLT, BLTConfig, ByteGPTConfig
 from bytelm.models.cost import cost, flops_per_byte
-from bytelm.training.run import RunConfig, TrainResult, train
+from bytelm.training.run import EntropyRecipe, RunConfig, TrainResult, train
 
 BLT_RECIPE, GPT_RECIPE = "blt-small", "byte-gpt-small"
 SAMPLE_PROMPT_BYTES = 200
@@ -122,6 +122,8 @@ def _recipes(files: tuple[str, ...], settings: dict[str, Any]) -> tuple[RunConfi
     assert isinstance(blt.model, BLTConfig)
     assert isinstance(gpt.model, ByteGPTConfig)
     missing = cost(blt.model).parameters - cost(gpt.model).parameters
+    if isinstance(blt.entropy, EntropyRecipe):
+        missing += cost(blt.entropy.recipe.model).parameters
     a_bucket_each = gpt.model.dim * max(1, len(gpt.model.ngram_sizes))
     model = replace(gpt.model, num_buckets=gpt.model.num_buckets + missing // a_bucket_each)
     steps = blt.training.steps * _bytes_per_step(blt) // _bytes_per_step(gpt)

@@ -301,7 +301,9 @@ class BLTStepper:
     def _summary(self, x: Array) -> Array:
         """Sum up one patch, `[1, K * D]`, from the states `[n, D]` of its bytes."""
         cross = self._pool_cross
-        pooled = product(np.maximum.reduce(x, axis=0, keepdims=True), self._pool).reshape(self._k, -1)
+        pooled = product(np.maximum.reduce(x, axis=0, keepdims=True), self._pool).reshape(
+            self._k, -1
+        )
         q, (keys, values) = cross.queries(pooled), cross.keys_values(x)
         # [G, K, H / G, n] and back.
         scores = np.matmul(q.swapaxes(0, 1), keys.transpose(1, 2, 0)[:, None])

@@ -2,7 +2,7 @@
 
 torch multiplies float32 matrices with MKL, whose AVX-512 code runs on Intel's processors alone; on
 AMD's it is half as wide. oneDNN, which is in torch too, has no such preference (measured on a
-Zen 5: 2.3 times as fast, `benchmarks/kernels.py`).
+Zen 5: about twice as fast forward and backward, `benchmarks/kernels.py`).
 Shape key: N positions, D width of the input, F width of the output.
 """
 
