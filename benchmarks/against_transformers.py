@@ -75,10 +75,8 @@ def main() -> None:
     if "training" in arguments.parts:
         script = str(Path(__file__).with_name("training_step.py"))
         memory = "8192" if threads == 1 else "0"
-        subprocess.run(
-            [sys.executable, script, "--threads", str(threads), "--memory-bytes", memory],
-            check=True,
-        )
+        command = [sys.executable, script, "--threads", str(threads), "--rounds", "7"]
+        subprocess.run([*command, "--memory-bytes", memory], check=True)
 
 
 def _again(threads: int, arguments: argparse.Namespace) -> None:
