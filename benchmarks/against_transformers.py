@@ -46,6 +46,7 @@ PARTS = ("parity", "decoding", "context", "rows", "training")
 PROMPT, NEW = 64, 512
 LONG = 2048
 CONTEXTS = (512, 1024, 2048, 4096, 8192)
+END = CONTEXTS[-1]
 ROWS, ROW_NEW = 16, 128
 PATCH_BYTES = 4.5
 
@@ -158,7 +159,7 @@ def decoding_sizes(size: str) -> Sizes:
 
 
 def build_pair(sizes: Sizes, folder: Path) -> Pair:
-    """A random model whose patches have 4.5 bytes on the text, and the peer loaded from it."""
+    """A random model whose patches have 4.5 bytes where it is timed; the peer loaded from it."""
     files = standard_library_files()[:60]
     text = b"".join(path.read_bytes() for path in files)[: 4 * CONTEXTS[-1]]
     torch.manual_seed(0)
@@ -168,8 +169,8 @@ def build_pair(sizes: Sizes, folder: Path) -> Pair:
         for parameter in ours.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=parameter.shape[1] ** -0.5)
-    ids = torch.tensor([[BOS, *(byte + OFFSET for byte in text[: CONTEXTS[-1]])]])
-    known = source.entropies(ids)[0, :-1].numpy()
+    ids = torch.tensor([[BOS, *(byte + OFFSET for byte in text[END - LONG : END + LONG])]])
+    known = source.entropies(ids)[0, LONG : LONG + 1024].numpy()
     found = calibrate_threshold([known], mean_patch_bytes=PATCH_BYTES, patcher=ours.patcher)
     ours.patcher = found.patcher
     export_model(ours.eval(), folder)
@@ -183,10 +184,10 @@ def report_decoding(name: str, pair: Pair, rounds: int) -> None:
     peer: dict[int, list[float]] = {length: [] for length in lengths}
     for _ in range(rounds):
         session = Session(pair.ours)
-        session.push([pair.text[:PROMPT]])
-        ours.append(seconds(lambda session=session: write(session, pair.text, PROMPT, NEW)))
+        session.push([pair.text[END - PROMPT : END]])
+        ours.append(seconds(lambda session=session: write(session, pair.text, END, NEW)))
         for length in lengths:
-            peer[length].append(seconds(lambda length=length: forward(pair, length)))
+            peer[length].append(seconds(lambda n=length: forward(pair, END - PROMPT, n)))
     points = [statistics.median(values) for values in peer.values()]
     step = NEW / 16
     theirs = step * sum((a + b) / 2 for a, b in pairwise(points))
@@ -200,34 +201,42 @@ def report_decoding(name: str, pair: Pair, rounds: int) -> None:
 
 
 def report_context(name: str, pair: Pair, rounds: int) -> None:
-    """A byte after long contexts."""
+    """The bytes of one passage, whose patches decide the cost, after more or less before it."""
     per_byte: dict[int, list[float]] = {context: [] for context in CONTEXTS}
     theirs: list[float] = []
+    patches = dict.fromkeys(CONTEXTS, 0)
     sessions = {}
     for context in CONTEXTS:
         sessions[context] = Session(pair.ours)
-        sessions[context].push([pair.text[:context]])
+        sessions[context].push([pair.text[END - context : END]])
     count = 128
     for turn in range(rounds):
         for context, session in sessions.items():
-            begin = context + turn * count
-            elapsed = seconds(lambda s=session, b=begin: write(s, pair.text, b, count))
+            begin, starts = END + turn * count, []
+            elapsed = seconds(
+                lambda s=session, b=begin, n=starts: n.extend(write(s, pair.text, b, count))
+            )
             per_byte[context].append(elapsed / count)
-        theirs.append(seconds(lambda: forward(pair, LONG)))
+            patches[context] += sum(starts)
+        theirs.append(seconds(lambda: forward(pair, END - LONG, LONG)))
     found = {context: 1000 * statistics.median(values) for context, values in per_byte.items()}
     peer = 1000 * statistics.median(theirs)
     print(
         f"{name}: one byte after {LONG}: peer {peer:.0f} ms, ours {found[LONG]:.2f} ms: "
         f"{peer / found[LONG]:.0f} times"
     )
-    listed = ", ".join(f"{context} {value:.3f}" for context, value in found.items())
+    listed = ", ".join(
+        f"{context} {value:.3f} ({rounds * count / patches[context]:.1f} bytes a patch)"
+        for context, value in found.items()
+    )
     ratio = found[CONTEXTS[-1]] / found[CONTEXTS[0]]
     print(f"{name}: ours, ms a byte after: {listed}: {ratio:.2f} times from first to last")
 
 
 def report_rows(name: str, pair: Pair, rounds: int) -> None:
     """16 ragged rows at once, and each alone."""
-    prompts = [pair.text[1000 * row : 1000 * row + 16 + 15 * row] for row in range(ROWS)]
+    ends = [END + 64 * row for row in range(ROWS)]
+    prompts = [pair.text[end - 16 - 15 * row : end] for row, end in enumerate(ends)]
     together, alone = [], []
     texts: list[bytes] = []
     for _ in range(rounds):
@@ -253,11 +262,14 @@ def report_rows(name: str, pair: Pair, rounds: int) -> None:
     )
 
 
-def write(session: Session, text: bytes, begin: int, count: int) -> None:
-    """Ask for the likeliest byte and append the text's, `count` times."""
+def write(session: Session, text: bytes, begin: int, count: int) -> list[bool]:
+    """Ask for the likeliest byte and append the text's, `count` times; which start a patch."""
+    starts = []
     for at in range(begin, begin + count):
         session.log_probs()[0].argmax()
+        starts.append(bool(session.starts()[0]))
         session.push([text[at : at + 1]])
+    return starts
 
 
 def greedy(session: Session, count: int) -> list[bytes]:
@@ -272,9 +284,9 @@ def greedy(session: Session, count: int) -> list[bytes]:
 
 
 @torch.no_grad()
-def forward(pair: Pair, length: int) -> None:
-    """What the peer computes for the byte after `length` bytes."""
-    ids = torch.tensor([[BOS, *(byte + OFFSET for byte in pair.text[:length])]])
+def forward(pair: Pair, begin: int, length: int) -> None:
+    """What the peer computes for the byte after `length` bytes of the text."""
+    ids = torch.tensor([[BOS, *(byte + OFFSET for byte in pair.text[begin : begin + length])]])
     pair.peer(ids).logits[0, -1].argmax()
 
 

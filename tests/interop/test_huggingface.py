@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -271,6 +272,25 @@ def test_an_interrupted_export_leaves_nothing(models, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("value", ["nan", "-inf"])
+def test_weights_that_are_no_numbers_are_not_exported(value, tmp_path):
+    model = MODELS["entropy-lm"]()
+    with torch.no_grad():
+        model.norm.weight[2] = float(value)
+    with pytest.raises(CheckpointError, match=r"'norm\.weight' holds NaN or infinity"):
+        export_model(model, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_have_the_mode_that_the_umask_asks_for(models, tmp_path):
+    before = os.umask(0o027)
+    try:
+        export_model(models["byte-gpt"], tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()} == {0o640}
+
+
 def test_a_directory_with_something_in_it_is_left_alone(models, tmp_path):
     (tmp_path / "out").mkdir()
     export_model(models["byte-gpt"], tmp_path / "out")
@@ -285,7 +305,7 @@ BAD_CONFIGS = {
     "patching_mode is 'space', expected 'entropy'": {"patching_mode": "space"},
     "patch_in_forward is False, expected True": {"patch_in_forward": False},
     "patch_in_forward is None, expected True": {"patch_in_forward": None},
-    "patching_threshold must be a number, got None": {"patching_threshold": None},
+    "patching_threshold must be a finite number, got None": {"patching_threshold": None},
     "max_patch_length is 8": {"max_patch_length": 8},
     "patch_size is null": {"patch_size": None},
     "vocab_size is 256, expected 260": {"vocab_size": 256},
@@ -294,7 +314,17 @@ BAD_CONFIGS = {
     "the key 'new_feature' (7) is unknown": {"new_feature": 7},
     "tie_word_embeddings is True": {"tie_word_embeddings": True},
     "threshold is 7.0 nats": {"patching_threshold": 7.0},
-    "patching_threshold must be a number, got 'high'": {"patching_threshold": "high"},
+    "must be a finite number, got 'high'": {"patching_threshold": "high"},
+    "patching_threshold must be a finite number, got 1000": {"patching_threshold": 10**400},
+    "patching_threshold must be a finite number, got inf": {"patching_threshold": float("inf")},
+    "rope_theta must be a finite number": {
+        "encoder_config.rope_parameters": {"rope_theta": -(10**400)}
+    },
+    "encoder_config: max_position_embeddings must be a whole number from 1 to 16,777,216, got "
+    "16777217": {"encoder_config.max_position_embeddings": 2**24 + 1},
+    "patcher_config: max_position_embeddings must be a whole number from 1 to 16,777,216": {
+        "patcher_config.max_position_embeddings": 10**12
+    },
     "cross_attn_k is 2, elsewhere it is 3": {"cross_attn_k": 3, "encoder_config.cross_attn_k": 2},
     "encoder_config: hidden_act is 'gelu'": {"encoder_config.hidden_act": "gelu"},
     "decoder_config: rms_norm_eps is 1e-06": {"decoder_config.rms_norm_eps": 1e-6},
@@ -316,7 +346,7 @@ BAD_CONFIGS = {
         "encoder_config.cross_attn_all_layers": True,
         "encoder_config.num_hidden_layers": 2,
     },
-    "num_hidden_layers must be a whole number >= 1, got -1": {
+    "num_hidden_layers must be a whole number from 1 to 2,147,483,647, got -1": {
         "decoder_config.num_hidden_layers": -1
     },
     "at most 1000, got 100000000": {"decoder_config.num_hidden_layers": 10**8},
@@ -381,6 +411,8 @@ def damage(folder, name):
             weights[first] = weights[first][:-1].clone()
         case "dtype":
             weights[first] = weights[first].double()
+        case "nan" | "inf":
+            weights[first][3] = float(name)
     save_file(weights, folder / "model.safetensors")
 
 
@@ -391,6 +423,8 @@ def damage(folder, name):
         ("unknown", "1 weights are unknown to the configuration, the first 'model.patcher.extra"),
         ("shape", "'model.patcher.norm.weight' has shape (15,), the configuration asks for (16,)"),
         ("dtype", "'model.patcher.norm.weight' is F64, expected F32, F16, BF16"),
+        ("nan", "'model.patcher.norm.weight' holds NaN or infinity"),
+        ("inf", "'model.patcher.norm.weight' holds NaN or infinity"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_by_name(name, said, exported):
@@ -428,6 +462,14 @@ def test_damaged_directories_are_refused_by_name(exported, tmp_path):
         whole = (folder / "model.safetensors").read_bytes()
         (folder / "model.safetensors").write_bytes(whole[:-100])
 
+    def endless(folder):
+        (folder / "config.json").unlink()
+        (folder / "config.json").symlink_to("/dev/zero")
+
+    def twice(folder):
+        text = (folder / "config.json").read_text()
+        (folder / "config.json").write_text(text.replace("{", '{"model_type": "llama",', 1))
+
     for change, said in [
         (pickled, "holds pickled weights"),
         (cut, "model.safetensors cannot be read"),
@@ -438,6 +480,8 @@ def test_damaged_directories_are_refused_by_name(exported, tmp_path):
         (lambda folder: (folder / "config.json").write_text("[]"), "holds a list"),
         (lambda folder: (folder / "config.json").write_text("{}"), "no 'model_type'"),
         (lambda folder: (folder / "config.json").write_bytes(b" " * (1 << 24 | 1)), "at most"),
+        (endless, "config.json is no regular file"),
+        (twice, "config.json is no valid JSON (the key 'model_type' is there twice)"),
         (index("{}"), "no table 'weight_map'"),
         (index(as_index({"x": "../a.safetensors"})), "said to be in '../a.safetensors'"),
         (index(as_index({"x": "/etc/passwd"})), "expected the name of a .safetensors file"),
@@ -451,6 +495,24 @@ def test_damaged_directories_are_refused_by_name(exported, tmp_path):
         load_directory(tmp_path / "gone")
 
 
+def test_an_unknown_model_is_refused_before_its_weights_are_opened(tmp_path):
+    """There are none."""
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ConfigError, match="model_type is 'llama', expected 'blt'"):
+        load_directory(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["entropy-lm", "byte-gpt"])
+def test_a_context_that_no_machine_holds_is_refused(name, models, tmp_path):
+    export_model(models[name], tmp_path / "out")
+    config = tmp_path / "out" / "config.json"
+    edit_json(config, lambda own: own.update(max_position_embeddings=2**24 + 1))
+    with pytest.raises(ConfigError, match="from 1 to 16,777,216, got 16777217"):
+        load_directory(tmp_path / "out")
+    edit_json(config, lambda own: own.update(max_position_embeddings=2**24))
+    assert load_directory(tmp_path / "out").config.context_bytes == 2**24
+
+
 def test_a_run_needs_no_import(exported, tmp_path):
     import_directory(exported, tmp_path / "run")
     with pytest.raises(ConfigError, match="a run of bytelm, which needs no import"):
@@ -460,7 +522,10 @@ def test_a_run_needs_no_import(exported, tmp_path):
 def test_a_mistral_that_is_no_entropy_lm_is_refused_by_name(models, tmp_path):
     export_model(models["entropy-lm"], tmp_path / "out")
     config = tmp_path / "out" / "config.json"
-    edit_json(config, lambda own: own.update(attention_dropout=0.1))
+    edit_json(config, lambda own: own.update(attention_dropout=0.1, vocab_size=32000))
+    with pytest.raises(ConfigError, match=r"vocab_size is 32000, expected 260"):
+        load_directory(tmp_path / "out")
+    edit_json(config, lambda own: own.update(vocab_size=260))
     with pytest.raises(ConfigError, match=r"attention_dropout is 0.1"):
         load_directory(tmp_path / "out")
     edit_json(config, lambda own: (own.update(attention_dropout=0.0), own.pop("sliding_window")))

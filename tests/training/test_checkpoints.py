@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,15 @@ def test_what_is_read_is_what_was_saved(tmp_path: Path) -> None:
     optimizer = read.optimizer_state()
     assert torch.equal(optimizer["momentum.weight"], torch.ones(2, 3))
     assert optimizer["step"].shape == ()
+
+
+def test_files_have_the_mode_that_the_umask_asks_for(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = save(tmp_path)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o640}
 
 
 def test_views_of_one_tensor_are_saved_apart(tmp_path: Path) -> None:

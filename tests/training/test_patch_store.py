@@ -286,6 +286,40 @@ def test_a_damaged_file_is_decided_anew_with_a_word(damage, opened, caplog) -> N
     assert store.path.read_bytes() == intact
 
 
+def test_records_of_another_store_are_not_taken(opened, caplog) -> None:
+    """Oracle: `patch_starts` of this store's patcher; the other file is of the same size."""
+    corpus = from_documents(DOCUMENTS)
+    store, other = opened(corpus, Space()), opened(corpus, Static(patch_size=3))
+    whole(other)
+    header = store.path.read_bytes()[: patch_store._HEADER.size]
+    store.path.write_bytes(header + other.path.read_bytes()[len(header) :])
+    expected = expected_flags(DOCUMENTS, Space(), None).tolist()
+    assert whole(opened(corpus, Space())).tolist() == expected
+    assert caplog.text.count("is damaged") == 1
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "folder", "fifo"])
+def test_what_is_no_regular_file_is_refused_and_left_alone(kind, tmp_path, opened) -> None:
+    """Oracles: the message, and the file that a link names."""
+    store = opened(from_documents(DOCUMENTS), Space())
+    store.path.unlink()
+    precious = tmp_path / "precious"
+    match kind:
+        case "link":
+            precious.write_text("keep me")
+            store.path.symlink_to(precious)
+        case "dangling":
+            store.path.symlink_to(precious)
+        case "folder":
+            store.path.mkdir()
+        case "fifo":
+            os.mkfifo(store.path)
+    with pytest.raises(DataError, match=r"\.bits is no regular file.*remove it"):
+        PatchStore(from_documents(DOCUMENTS), Space(), None)
+    assert precious.exists() == (kind == "link")
+    assert kind != "link" or precious.read_text() == "keep me"
+
+
 def test_a_short_file_is_filled_again(opened, caplog) -> None:
     corpus = from_documents(DOCUMENTS)
     store = opened(corpus, Space())
@@ -330,8 +364,9 @@ def test_many_at_once_fill_one_file(opened) -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BYTELM_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match=r"cannot keep patch starts in .*BYTELM_CACHE"):
+    with pytest.raises(DataError, match=r"cannot keep patch starts in .*BYTELM_CACHE") as caught:
         PatchStore(from_documents(DOCUMENTS), Space(), None)
+    assert "space" not in str(caught.value)
 
 
 def test_a_full_disk_is_an_error_and_loses_nothing(opened, monkeypatch) -> None:
@@ -342,7 +377,7 @@ def test_a_full_disk_is_an_error_and_loses_nothing(opened, monkeypatch) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        with pytest.raises(DataError, match="No space left"):
+        with pytest.raises(DataError, match=r"No space left .*free some space"):
             whole(store)
     assert whole(store).tolist() == expected_flags(DOCUMENTS, Space(), None).tolist()
 

@@ -21,6 +21,7 @@ from bytelm.models.entropy_lm import EntropyLM, entropy_nats
 from bytelm.models.ngram import Ngram
 from bytelm.models.state import StackState, State
 from bytelm.models.steps import blt_stepper, is_short, stack_stepper
+from bytelm.nn.steps import one_thread
 from bytelm.vocab import BOS, NUM_BYTES, OFFSET
 
 CHUNK_BYTES = 4096
@@ -58,8 +59,9 @@ class Reader:
     def begin(self, slots: Sequence[int] = (0,)) -> Predictions:
         """Open an empty document in each of `slots`; n = B, predictions of the first bytes."""
         chosen = np.array(slots, np.int64)
-        entropies, starts = self.segmenter.begin(chosen)
-        return _predictions(self.logits.begin(chosen), entropies, starts)
+        with one_thread():
+            entropies, starts = self.segmenter.begin(chosen)
+            return _predictions(self.logits.begin(chosen), entropies, starts)
 
     @torch.inference_mode()
     def read(self, pieces: Sequence[np.ndarray], slots: Sequence[int] = (0,)) -> Predictions:
@@ -72,8 +74,9 @@ class Reader:
         """
         data = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         counts, chosen = np.array([len(p) for p in pieces]), np.array(slots, np.int64)
-        entropies, starts = self.segmenter.read(data, counts, chosen)
-        return _predictions(self.logits.read(data, starts, counts, chosen), entropies, starts)
+        with one_thread():
+            entropies, starts = self.segmenter.read(data, counts, chosen)
+            return _predictions(self.logits.read(data, starts, counts, chosen), entropies, starts)
 
     def read_all(self, data: np.ndarray, slot: int = 0) -> Predictions:
         """Read a long piece of one document, uint8 `[n]`; only the prediction after its end."""
@@ -179,47 +182,53 @@ class _EndlessReader:
 
 
 class _Window:
-    """The bytes of each row since its window began, and where patches start among them."""
+    """The bytes of each row since its window began, and where patches start among them.
 
-    def __init__(self, rows: int, width: int) -> None:
-        self._values, self._starts = (
-            np.zeros((rows, width), np.uint8),
-            np.zeros((rows, width), bool),
-        )
+    A growing array for each row: twice what is in it at most.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._values = [np.zeros(0, np.uint8)] * rows
+        self._starts = [np.zeros(0, bool)] * rows
         self.length = np.zeros(rows, np.int64)
 
     def append(
         self, data: np.ndarray, starts: np.ndarray, counts: np.ndarray, slots: np.ndarray
     ) -> None:
-        row = slots.repeat(counts)
-        first = self.length[slots] - (counts.cumsum() - counts)
-        column = np.arange(len(data)) + first.repeat(counts)
-        self._values[row, column], self._starts[row, column] = data, starts
-        self.length[slots] += counts
+        end = 0
+        for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
+            begin, end = end, end + count
+            first, last = int(self.length[slot]), int(self.length[slot]) + count
+            if last > len(self._values[slot]):
+                room = max(64, last)
+                self._values[slot] = np.concatenate((self._values[slot], np.zeros(room, np.uint8)))
+                self._starts[slot] = np.concatenate((self._starts[slot], np.zeros(room, bool)))
+            self._values[slot][first:last] = data[begin:end]
+            self._starts[slot][first:last] = starts[begin:end]
+            self.length[slot] = last
 
     def drop(self, slot: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Forget the first `count` bytes of a row; the bytes and starts that are left."""
-        for array in (self._values, self._starts):
-            array[slot, : self.length[slot] - count] = array[slot, count : self.length[slot]].copy()
-        self.length[slot] -= count
-        left = slice(0, int(self.length[slot]))
-        return self._values[slot, left], self._starts[slot, left]
+        values, starts = self.save(slot)
+        self.restore(slot, (values[count:], starts[count:]))
+        return values[count:], starts[count:]
 
     def clear(self, slot: int) -> None:
         self.length[slot] = 0
 
     def select(self, sources: Sequence[int]) -> None:
-        chosen = list(sources)
-        self._values, self._starts = self._values[chosen], self._starts[chosen]
-        self.length = self.length[chosen]
+        saved = [self.save(source) for source in sources]
+        self._values = [values for values, _ in saved]
+        self._starts = [starts for _, starts in saved]
+        self.length = self.length[list(sources)]
 
     def save(self, slot: int) -> tuple[np.ndarray, np.ndarray]:
         used = slice(0, int(self.length[slot]))
-        return self._values[slot, used].copy(), self._starts[slot, used].copy()
+        return self._values[slot][used].copy(), self._starts[slot][used].copy()
 
     def restore(self, slot: int, saved: tuple[np.ndarray, np.ndarray]) -> None:
-        self.length[slot] = length = len(saved[0])
-        self._values[slot, :length], self._starts[slot, :length] = saved
+        self._values[slot], self._starts[slot] = (array.copy() for array in saved)
+        self.length[slot] = len(saved[0])
 
 
 class HalvingReader(State):
@@ -230,7 +239,7 @@ class HalvingReader(State):
     """
 
     def __init__(self, model: ByteGPT | BLT, rows: int, context_bytes: int) -> None:
-        self._half, self._window = context_bytes // 2, _Window(rows, 2 * (context_bytes // 2))
+        self._half, self._window = context_bytes // 2, _Window(rows)
         self.state, self._feed = _blt(model, rows) if isinstance(model, BLT) else _gpt(model, rows)
         super().__init__(self.state, self._window)
 

@@ -25,7 +25,7 @@ from bytelm.models.blt import BLT, BLTState, Closing
 from bytelm.models.steps import blt_stepper
 from bytelm.nn.kv_cache import SLACK, WindowCache
 from bytelm.nn.rows import Rows
-from bytelm.nn.steps import log_softmax
+from bytelm.nn.steps import log_softmax, one_thread
 from bytelm.vocab import OFFSET
 
 DRAFT_BYTES = 24
@@ -127,7 +127,8 @@ class _Speculator:
                 ahead = self._reader.read([np.array([byte], np.uint8)])
                 byte = self._choose(_row(ahead.log_probs), self._text)
                 continue
-            more, byte = self._cycle(byte, size)
+            with one_thread():
+                more, byte = self._cycle(byte, size)
             yield from more
             left -= len(more)
 

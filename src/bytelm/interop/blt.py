@@ -185,13 +185,13 @@ def from_transformers(
     if len(set(thetas.values())) > 1:
         raise top.error(f"the rotary bases differ, {thetas}; expected one for all three")
     top.rope_theta(LOCAL_THETA)
-    top.whole("max_position_embeddings", 4096)
+    top.context(4096)
     dim, dim_global = encoder.whole("hidden_size", 1024), wide.whole("hidden_size", 2048)
     # not rounded, other than in the released models
     unset = int(8 * dim / 3)
-    context = encoder.whole("max_position_embeddings", 24576)
-    decoder.whole("max_position_embeddings", 24576)
-    wide.whole("max_position_embeddings", 4096)
+    context = encoder.context(24576)
+    decoder.context(24576)
+    wide.context(4096)
     is_open = top.has("local_attention_window_len") and (
         top.given("local_attention_window_len") is None
     )
@@ -324,7 +324,7 @@ def entropy_from_transformers(patcher: Fields) -> EntropyLMConfig:
     heads, kv_heads = _heads(patcher, 12, 768)
     try:
         config = EntropyLMConfig(
-            context_bytes=patcher.whole("max_position_embeddings", 8192),
+            context_bytes=patcher.context(8192),
             dim=patcher.whole("hidden_size", 768),
             n_layers=patcher.whole("num_hidden_layers", 14),
             n_heads=heads,

@@ -72,7 +72,8 @@ def from_transformers(config: Mapping[str, Any], where: str) -> ByteGPTConfig:
     if missing:
         raise fields.error(f"{missing[0]} is missing; export the model again")
     values: dict[str, Any] = {ours: fields.given(theirs) for ours, theirs in _FIELDS.items()}
-    for name in ("context_bytes", "dim", "n_layers", "n_heads", "ffn_dim", "num_buckets"):
+    values["context_bytes"] = fields.context()
+    for name in ("dim", "n_layers", "n_heads", "ffn_dim", "num_buckets"):
         values[name] = fields.whole(_FIELDS[name])
     if values["window"] is not None:
         values["window"] = fields.whole("sliding_window")

@@ -3,6 +3,7 @@
 Every key is either read, or known to have no influence on the arithmetic, or refused by name.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,8 +34,14 @@ HARMLESS = frozenset(
 
 MAX_SIZE = 2**31 - 1
 
+MAX_CONTEXT = 2**24
+"""Bytes that a model sees at once; more is taken for damage, as no machine computes it."""
+
 MAX_ITEMS = 64
 """Of a list of sizes."""
+
+MAX_SHOWN = 40
+"""Characters of a value in a message."""
 
 
 class Fields:
@@ -48,7 +55,7 @@ class Fields:
 
     def __init__(self, table: object, where: str) -> None:
         if not isinstance(table, Mapping):
-            raise ConfigError(f"{where}: expected a table, got {table!r}")
+            raise ConfigError(f"{where}: expected a table, got {_shown(table)}")
         self._table, self.where, self._read = table, where, set()
 
     def error(self, message: str) -> ConfigError:
@@ -71,39 +78,60 @@ class Fields:
             return value
         return null if self.has(name) else default
 
-    def whole(self, name: str, default: int | None = None, *, null: int | None = None) -> int:
+    def whole(
+        self,
+        name: str,
+        default: int | None = None,
+        *,
+        null: int | None = None,
+        most: int = MAX_SIZE,
+    ) -> int:
         """A size, at least 1.
 
         Args:
             name: The key.
             default: What transformers takes for an absent one; None: it must be there.
             null: What transformers takes for null; None: it cannot.
+            most: The largest that is read.
 
         """
         value = self._value(name, default, null)
-        if type(value) is not int or not 1 <= value <= MAX_SIZE:
-            raise self.error(f"{name} must be a whole number >= 1, got {value!r}")
+        if type(value) is not int or not 1 <= value <= most:
+            raise self.error(
+                f"{name} must be a whole number from 1 to {most:,}, got {_shown(value)}"
+            )
         return value
+
+    def context(self, default: int | None = None) -> int:
+        """`max_position_embeddings`, in bytes; the default is that of transformers."""
+        return self.whole("max_position_embeddings", default, most=MAX_CONTEXT)
 
     def number(self, name: str, default: float | None = None) -> float:
         """A finite number; the default is that of transformers."""
         value = self._value(name, default, None)
-        if not isinstance(value, int | float) or isinstance(value, bool) or value - value != 0:
-            raise self.error(f"{name} must be a number, got {value!r}")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        # false for NaN, and exact for a whole number that no float can hold
+        if not (is_number and abs(value) <= sys.float_info.max):
+            raise self.error(f"{name} must be a finite number, got {_shown(value)}")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
         """True or false; the default is that of transformers, and null is false."""
         value = self._value(name, default, False)
         if type(value) is not bool:
-            raise self.error(f"{name} must be true or false, got {value!r}")
+            raise self.error(f"{name} must be true or false, got {_shown(value)}")
         return value
 
     def sizes(self, name: str, default: list[int]) -> tuple[int, ...]:
         """A list of sizes; transformers takes the default for an empty one too."""
         value = self.given(name) or default
-        if not isinstance(value, list) or not all(type(v) is int and v >= 1 for v in value):
-            raise self.error(f"{name} must be a list of whole numbers >= 1, got {value!r}")
+        if not isinstance(value, list) or not all(
+            type(v) is int and 1 <= v <= MAX_SIZE for v in value
+        ):
+            raise self.error(
+                f"{name} must be a list of whole numbers from 1 to {MAX_SIZE:,}, "
+                f"got {_shown(value)}"
+            )
         if len(value) > MAX_ITEMS:
             raise self.error(f"{name} has {len(value)} items, expected at most {MAX_ITEMS}")
         return tuple(value)
@@ -127,7 +155,7 @@ class Fields:
         if (type(value), value) != (type(wanted), wanted):
             is_equal = type(value) in (int, float) and type(wanted) in (int, float)
             if not (is_equal and value == wanted):
-                raise self.error(f"{name} is {value!r}, expected {wanted!r}: {why}")
+                raise self.error(f"{name} is {_shown(value)}, expected {wanted!r}: {why}")
 
     def rope_theta(self, default: float) -> float:
         """Base of the rotary positions, in the spelling of version 5 or of version 4.
@@ -164,6 +192,11 @@ class Fields:
             is_set = not (value is None or value is False or value in (0, [], {}, ""))
             if name not in self._read and name not in HARMLESS and is_set:
                 raise self.error(
-                    f"the key {name!r} ({str(value)[:40]}) is unknown here and may change what "
+                    f"the key {name!r} ({_shown(value)}) is unknown here and may change what "
                     "the model computes; take it out if it does not"
                 )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from bytelm import models
@@ -157,12 +156,21 @@ def _turn(reorder: Callable[..., Tensor], head_dim: int, name: str, tensor: Tens
     return reorder(tensor, head_dim) if mistral.turns_pairs(name) else tensor
 
 
+def _finite(name: str, tensor: Tensor) -> Tensor:
+    if not tensor.isfinite().all():
+        raise CheckpointError(
+            f"{name!r} holds NaN or infinity: the model computes nothing; export an earlier "
+            "checkpoint of the run"
+        )
+    return tensor.detach()
+
+
 def _write(folder: Path, model: ByteModel, exported: _Exported) -> None:
     weights = {
-        exported.names[name]: exported.convert(name, tensor.detach()).cpu().contiguous()
+        exported.names[name]: exported.convert(name, _finite(name, tensor)).cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    save_file(weights, folder / SINGLE, metadata={"format": "pt"})
+    checkpoints.save_tensors(folder / SINGLE, weights, metadata={"format": "pt"})
     generation = {
         "bos_token_id": BOS,
         "eos_token_id": EOS,
@@ -240,10 +248,12 @@ def load_directory(folder: Path) -> ByteModel:
     if not _is_described(stored):
         hint = "; it is a run of bytelm, which needs no import" if "model" in stored else ""
         raise ConfigError(f"{where} has no 'model_type' of transformers{hint}")
+    # With the table `args` it may be Meta's release, which its weights tell.
+    foreign = None if "args" in stored else _foreign(stored, where)
     with open_weights(folder) as weights:
         if released.is_released(weights):
             return _released(folder, stored, weights, where)
-        return _load(_foreign(stored, where), weights, folder)
+        return _load(foreign or _foreign(stored, where), weights, folder)
 
 
 def is_foreign(path: Path) -> bool:

@@ -16,7 +16,7 @@ from bytelm.interop.blt import entropy_from_transformers, entropy_to_transformer
 from bytelm.interop.fields import Fields
 from bytelm.interop.names import layer_names
 from bytelm.models import EntropyLMConfig
-from bytelm.vocab import BOE, BOS, EOS
+from bytelm.vocab import BOE, BOS, EOS, VOCAB_SIZE
 
 MODEL_TYPE = "mistral"
 
@@ -73,6 +73,9 @@ def from_transformers(config: Mapping[str, Any], where: str) -> EntropyLMConfig:
 
     """
     fields = Fields(config, where)
+    # first, since it is what tells every Mistral of tokens from an entropy LM
+    if fields.has("vocab_size"):
+        fields.must_be("vocab_size", VOCAB_SIZE, "the vocabulary is 4 specials and 256 bytes")
     fields.must_be("attention_dropout", 0.0, "this package trains these layers without dropout")
     for name, default in (
         ("vocab_size", 32000),

@@ -50,8 +50,19 @@ class StoredTensor:
     _name: str
 
     def copy_to_(self, target: Tensor, convert: Callable[[Tensor], Tensor]) -> None:
-        """Write the values into `target`, after `convert`."""
-        target.copy_(convert(self._values()))
+        """Write the values into `target`, after `convert`.
+
+        Raises:
+            CheckpointError: They cannot be read, or one of them is no number.
+
+        """
+        values = self._values()
+        if not values.isfinite().all():
+            raise CheckpointError(
+                f"{self.file}: {self._name!r} holds NaN or infinity: the weights are damaged; "
+                "download or convert them again"
+            )
+        target.copy_(convert(values))
 
     def _values(self) -> Tensor:
         if isinstance(self._source, Tensor):
@@ -98,17 +109,22 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of a foreign directory.
 
     Raises:
-        CheckpointError: The file is missing, damaged, too large or something else.
+        CheckpointError: The file is missing, damaged, too large or something else, or a key is
+            in it twice.
 
     """
     advice = "the directory is not complete, or not of transformers"
+    # A pipe or a device could be read for ever.
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is no regular file; {advice}")
     try:
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
+        with path.open("rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+        if len(data) > MAX_JSON_BYTES:
             raise CheckpointError(
-                f"{path} has {size:,} bytes, expected at most {MAX_JSON_BYTES:,}; {advice}"
+                f"{path} is too large, expected at most {MAX_JSON_BYTES:,} bytes; {advice}"
             )
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_table)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); {advice}") from error
     except (ValueError, RecursionError) as error:
@@ -116,6 +132,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a {type(value).__name__}, expected an object")
     return value
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; readers differ in which of two values counts, so neither is taken."""
+    table: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in table:
+            raise ValueError(f"the key {key!r} is there twice")
+        table[key] = value
+    return table
 
 
 @contextmanager

@@ -10,9 +10,11 @@ L stored positions.
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
 from bytelm.nn.attention import Attention
@@ -30,8 +32,8 @@ multiply it with more than one vector, which costs more than it saves (measured,
 _BLOCK_BYTES = 1 << 19
 """So much of a matrix stays in the cache while several rows are multiplied with it."""
 
-_TABLE = 4096
-"""Positions whose rotations are kept; beyond, they are computed."""
+_LEAST_TABLE, _LARGEST_TABLE = 1 << 12, 1 << 16
+"""Positions whose rotations are kept, a power of two; beyond the largest, they are computed."""
 
 Array = np.ndarray
 Attend = Callable[[Array, Array, Array], Array]
@@ -39,6 +41,19 @@ Attend = Callable[[Array, Array, Array], Array]
 
 PerPosition = Callable[[Array], Array]
 """`[B, D]` to `[B, F]`, each position alone."""
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(internal_api="openblas")
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """A context in which NumPy's products keep to one thread: theirs are too small to share.
+
+    With two, one row is written a third slower and sixteen rows six times (docs/LOG.md).
+    """
+    return _blas().limit(limits=1)
 
 
 def array(tensor: Tensor) -> Array:
@@ -94,15 +109,17 @@ def silu(x: Array) -> Array:
     return x / (1 + np.exp(np.minimum(-x, 80)))
 
 
-@functools.lru_cache(maxsize=16)
-def _rotation_table(head_dim: int, theta: float, dtype: torch.dtype) -> Array:
-    return rotations(np.arange(_TABLE), head_dim, theta, torch.empty(0, dtype=dtype)).numpy()
+@functools.lru_cache(maxsize=64)
+def _rotation_table(length: int, head_dim: int, theta: float, dtype: torch.dtype) -> Array:
+    return rotations(np.arange(length), head_dim, theta, torch.empty(0, dtype=dtype)).numpy()
 
 
 def turns(positions: Array, head_dim: int, theta: float, dtype: torch.dtype) -> Array:
     """Rotations of positions, int64 `[B]`; complex `[B, 1, K / 2]`."""
-    if positions.max() < _TABLE:
-        return _rotation_table(head_dim, theta, dtype)[positions, None]
+    last = int(positions.max())
+    if last < _LARGEST_TABLE:
+        length = max(_LEAST_TABLE, 1 << last.bit_length())
+        return _rotation_table(length, head_dim, theta, dtype)[positions, None]
     like = torch.empty(0, dtype=dtype)
     return rotations(positions, head_dim, theta, like).numpy()[:, None]
 

@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -239,6 +240,24 @@ def read_json(path: Path, *, advice: str) -> dict[str, Any]:
     return value
 
 
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a new safetensors file that others may read, as far as the umask lets them.
+
+    Args:
+        path: Where there is no file yet.
+        tensors: On the CPU, contiguous, none sharing memory with another.
+        metadata: Goes into the file's header.
+
+    """
+    # safetensors writes for the owner alone; an empty file has the mode that every other gets.
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    save_file(tensors, path, metadata=metadata)
+    path.chmod(mode)
+
+
 def prune(run_dir: Path, *, keep: Collection[str]) -> None:
     """Remove all checkpoint folders but those named, and whatever was left half-written."""
     folder = run_dir / FOLDER
@@ -291,7 +310,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     own = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-    save_file({name: tensor.contiguous() for name, tensor in own.items()}, path)
+    save_tensors(path, {name: tensor.contiguous() for name, tensor in own.items()})
     _sync(path)
 
 

@@ -7,18 +7,20 @@ split's content, the patcher, the entropy model's weights. Later epochs, resumed
 on the same data read them, whatever their rows are.
 
     FILE    header: magic, key, positions, chunk size      then one record for each chunk:
-    RECORD  8 bytes of BLAKE2b over chunk number and bits  0 while the chunk is not decided
+    RECORD  8 bytes of BLAKE2b over key, chunk and bits    0 while the chunk is not decided
             chunk_bytes / 8 bytes, the flags, first in the highest bit
 
 A chunk's bits are the same whoever decides them, in whatever order: it is always read in one pass
 of the same shape, with as many bytes before it as the entropy model can see.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
 import logging
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,8 +37,9 @@ from bytelm.patching import Patcher, PatchState
 from bytelm.patching.stream import Reads
 from bytelm.vocab import BOE, BOS, OFFSET
 
-CODE_VERSION = 1
-"""Raised when the same split, patcher and weights would be cut in other places than before."""
+CODE_VERSION = 2
+"""Raised when the same split, patcher and weights would be cut in other places than before, or
+when records are written in another way."""
 
 CHEAP_CHUNK_BYTES = 1 << 16
 """Bytes decided at once where no transformer is asked: a millisecond of work."""
@@ -105,7 +108,7 @@ class PatchStore:
         """Open the file of this corpus, patcher and entropy model; nothing is decided yet.
 
         Raises:
-            DataError: The cache cannot be written.
+            DataError: The cache cannot be written, or something else lies in the file's place.
 
         """
         self._patcher, self._source = patcher, source
@@ -114,14 +117,14 @@ class PatchStore:
         self.chunk_bytes = _chunk_bytes(source)
         # A rule that counts bytes since the last start must be followed from the beginning.
         self._is_sequential = patcher.limits != (1, None)
-        key = _key(corpus, patcher, source, self.chunk_bytes)
-        self.path = cache_directory() / "patches" / f"{key.hex()[:32]}.bits"
-        self._header = _HEADER.pack(_MAGIC, key, self._stream.length, self.chunk_bytes)
+        self._key = _key(corpus, patcher, source, self.chunk_bytes)
+        self.path = cache_directory() / "patches" / f"{self._key.hex()[:32]}.bits"
+        self._header = _HEADER.pack(_MAGIC, self._key, self._stream.length, self.chunk_bytes)
         self._record_bytes = HASH_BYTES + self.chunk_bytes // 8
         self._warned = False
         with self._reporting():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._file = self._open()
             self._begin_file()
 
     def close(self) -> None:
@@ -229,7 +232,7 @@ class PatchStore:
             at = _HEADER.size + chunk * self._record_bytes
             record = os.pread(self._file, self._record_bytes, at)
         stored, bits = record[:HASH_BYTES], record[HASH_BYTES:]
-        if len(record) == self._record_bytes and stored == _digest(chunk, bits):
+        if len(record) == self._record_bytes and stored == self._digest(chunk, bits):
             return np.unpackbits(np.frombuffer(bits, np.uint8)).view(bool)
         if any(stored) and not self._warned:
             log.warning("%s is damaged: what cannot be read in it is decided anew", self.path)
@@ -243,9 +246,31 @@ class PatchStore:
             known = self._read(chunk)
             if known is not None:
                 return known
-            record = _digest(chunk, bits) + bits
+            record = self._digest(chunk, bits) + bits
             self._put(record, _HEADER.size + chunk * self._record_bytes)
         return flags
+
+    def _open(self) -> int:
+        """The file, made where there is none; a link is not followed."""
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise self._no_file() from error
+            raise
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise self._no_file()
+        return file
+
+    def _no_file(self) -> DataError:
+        return DataError(
+            f"{self.path} is no regular file, expected one of patch starts or none; remove it"
+        )
+
+    def _digest(self, chunk: int, bits: bytes) -> bytes:
+        place = struct.pack("<q", chunk)
+        return hashlib.blake2b(self._key + place + bits, digest_size=HASH_BYTES).digest()
 
     def _begin_file(self) -> None:
         """Write the header of a new file, or of one that is none of ours."""
@@ -280,9 +305,11 @@ class PatchStore:
         try:
             yield
         except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise DataError(
-                f"cannot keep patch starts in {self.path}: {error.strerror or error}; free some "
-                "space, or name another folder with the environment variable BYTELM_CACHE"
+                f"cannot keep patch starts in {self.path}: {error.strerror or error}; "
+                f"{'free some space, or ' if is_full else ''}name another folder with the "
+                "environment variable BYTELM_CACHE"
             ) from error
 
 
@@ -319,10 +346,6 @@ def _key(corpus: Corpus, patcher: Patcher, source: EntropySource | None, chunk_b
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\0".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.digest()
-
-
-def _digest(chunk: int, bits: bytes) -> bytes:
-    return hashlib.blake2b(struct.pack("<q", chunk) + bits, digest_size=HASH_BYTES).digest()
 
 
 def _lm_entropies(source: EntropyLM, pieces: list[_Piece], reach: int) -> list[np.ndarray]:
