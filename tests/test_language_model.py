@@ -40,15 +40,17 @@ def test_seeds(model: LanguageModel) -> None:
 
 
 def test_arguments_out_of_range(model: LanguageModel) -> None:
-    with pytest.raises(ValueError, match="max_new_bytes must be at least 0, got -1"):
+    with pytest.raises(
+        ValueError, match="max_new_bytes must be a whole number, at least 0, got -1"
+    ):
         model.generate(max_new_bytes=-1)
     with pytest.raises(ValueError, match="byte strings that are not empty"):
         model.generate(stop=(b"",))
-    with pytest.raises(ValueError, match="at least 1 row"):
+    with pytest.raises(ValueError, match="rows must be a whole number, at least 1, got 0"):
         model.session(rows=0)
     with pytest.raises(ValueError, match="one piece for each of 2 rows, got 1 pieces"):
         model.session(rows=2).push([b"a"])
-    with pytest.raises(ValueError, match=r"expected uint8 \[n\]"):
+    with pytest.raises(ValueError, match=r"an array uint8 \[n\], got an array float64 \[3\]"):
         model.log_probs(np.zeros(3))
 
 
@@ -69,6 +71,16 @@ def test_load_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist"):
         bytelm.load(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        bytelm.load(tmp_path)
+
+
+def test_load_says_how_a_directory_of_transformers_becomes_a_run(tmp_path: Path) -> None:
+    """A run that was stopped has a config.json too, of no such key."""
+    (tmp_path / "config.json").write_text('{"model_type": "blt"}')
+    with pytest.raises(CheckpointError, match=f"`bytelm import {tmp_path} RUN`"):
+        bytelm.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"model": {"kind": "blt"}}')
+    with pytest.raises(CheckpointError, match="was the run stopped"):
         bytelm.load(tmp_path)
 
 

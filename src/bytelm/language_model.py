@@ -5,17 +5,18 @@ checkpoint holds, and is the same for every kind of model.
 Shape key: n bytes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from bytelm.decoding.arguments import byte_array
 from bytelm.decoding.beam import Beams, Hypothesis, beam_search
 from bytelm.decoding.generation import Ending, generate, generate_batch, generate_speculating
 from bytelm.decoding.reader import Predictions, Reader
-from bytelm.decoding.sampling import NUM_SEEDS, Sampling
+from bytelm.decoding.sampling import NUM_SEEDS, Sampling, checked_seed
 from bytelm.decoding.segmenter import Segmenter
 from bytelm.decoding.session import CHUNK_BYTES, Session
 from bytelm.evaluation.likelihood import bits_per_byte
@@ -108,7 +109,7 @@ class LanguageModel:
 
     def generate(  # noqa: PLR0913  one keyword for each thing that people set
         self,
-        prompt: bytes = b"",
+        prompt: Bytes = b"",
         *,
         max_new_bytes: int = 200,
         temperature: float = 0.8,
@@ -164,7 +165,7 @@ class LanguageModel:
 
     def generate_batch(  # noqa: PLR0913  as `generate`
         self,
-        prompts: Sequence[bytes],
+        prompts: Sequence[Bytes],
         *,
         max_new_bytes: int = 200,
         temperature: float = 0.8,
@@ -217,7 +218,7 @@ class LanguageModel:
         )
         return generate_batch(
             self.model,
-            [_prompt(prompt) for prompt in prompts],
+            [_prompt(prompt, f"prompt {index}") for index, prompt in enumerate(prompts)],
             ending=_ending(max_new_bytes, stop, whole_characters=whole_characters),
             sampling=sampling,
             seeds=_seeds(seeds, len(prompts)),
@@ -226,7 +227,7 @@ class LanguageModel:
 
     def beam_search(
         self,
-        prompt: bytes = b"",
+        prompt: Bytes = b"",
         *,
         beams: int = 4,
         n_best: int = 1,
@@ -296,10 +297,8 @@ def _shifted(ahead: Predictions, rows: Predictions) -> Predictions:
     )
 
 
-def _prompt(prompt: bytes) -> bytes:
-    if not isinstance(prompt, bytes | bytearray | memoryview):
-        raise ValueError(f"prompt must be bytes, got {type(prompt).__name__}")
-    return bytes(prompt)
+def _prompt(prompt: Bytes, name: str = "prompt") -> bytes:
+    return prompt if isinstance(prompt, bytes) else byte_array(name, prompt).tobytes()
 
 
 def _ending(max_new_bytes: int, stop: Sequence[bytes], *, whole_characters: bool = False) -> Ending:
@@ -311,19 +310,14 @@ def _ending(max_new_bytes: int, stop: Sequence[bytes], *, whole_characters: bool
 def _seeds(seeds: Sequence[int | None] | int | None, count: int) -> Sequence[int | None]:
     if seeds is None:
         return [None] * count
-    if isinstance(seeds, int):
-        if not 0 <= seeds < NUM_SEEDS:
-            raise ValueError(f"a seed must be 0 to 2^64 - 1, got {seeds}")
-        return [(seeds + index) % NUM_SEEDS for index in range(count)]
-    return seeds
+    if isinstance(seeds, Sized):
+        return seeds
+    first = checked_seed(seeds)
+    return [(first + index) % NUM_SEEDS for index in range(count)]
 
 
 def _array(data: Bytes) -> np.ndarray:
-    if isinstance(data, np.ndarray):
-        if data.dtype != np.uint8 or data.ndim != 1:
-            raise ValueError(f"expected uint8 [n], got {data.dtype} {list(data.shape)}")
-        return data
-    return np.frombuffer(data, np.uint8)
+    return byte_array("data", data)
 
 
 def load(path: str | Path, *, device: str = "cpu") -> LanguageModel:

@@ -111,7 +111,15 @@ def test_undo_takes_back_turns(name: str) -> None:
     assert "no turn to take back" in Dialog(["/again"]).said
     many = Dialog(["a"] * (KEPT_TURNS + 2) + ["/undo"] * (KEPT_TURNS + 1))
     assert len(many.document) == 2 * 13
-    assert f"the last {KEPT_TURNS} of this document are kept" in many.said
+    assert f"the last {KEPT_TURNS} of a document are kept" in many.said
+
+
+def test_the_limit_is_named_only_where_turns_were_dropped() -> None:
+    dropped = ["a"] * (KEPT_TURNS + 1)
+    for lines in (["a", "/new", "/undo"], ["a", "/undo", "/again"], [*dropped, "/new", "/undo"]):
+        dialog = Dialog(lines, new=1)
+        assert "there is no turn to take back\n" in dialog.said
+    assert "are kept" in Dialog([*dropped, *["/undo"] * (KEPT_TURNS + 1)], new=1).said
 
 
 def test_new_begins_an_empty_document() -> None:
@@ -238,6 +246,12 @@ def test_settings() -> None:
     }
 
 
+@pytest.mark.parametrize("value", ["on", "true", "off", "false"])
+def test_a_switch(value: str) -> None:
+    dialog = Dialog(["/set valid-utf8 on", f"/set valid-utf8 {value}"])
+    assert dialog.repl._sampling.valid_utf8 == (value in ("on", "true"))
+
+
 def test_a_newline_may_be_the_stop() -> None:
     dialog = Dialog([r"/set stop \n", "/set"], new=200)
     assert r"stop                 \n" in dialog.said
@@ -251,13 +265,13 @@ def test_a_newline_may_be_the_stop() -> None:
         ("/set temperature hot", "temperature: expected a number, got 'hot'"),
         ("/set temperature -1", "temperature must be a number >= 0, got -1.0"),
         ("/set top-k 1.5", "top-k: expected a whole number, got '1.5'"),
-        ("/set top-k 300", "top_k must be 1 to 256, got 300"),
+        ("/set top-k 300", "top_k must be a whole number, 1 to 256, got 300"),
         ("/set valid-utf8 yes", "valid-utf8: expected on or off, got 'yes'"),
-        ("/set max-new-bytes -1", "max_new_bytes must be at least 0, got -1"),
+        ("/set max-new-bytes -1", "max_new_bytes must be a whole number, at least 0, got -1"),
         ("/set tempo 3", "NAME one of temperature, top-k"),
         ("/set temperature", "expected NAME VALUE after /set"),
         ("/seed x", "seed: expected a whole number, got 'x'"),
-        ("/seed -1", "a seed must be 0 to 2^64 - 1, got -1"),
+        ("/seed -1", f"a seed must be a whole number, 0 to {2**64 - 1}, got -1"),
         ("/nonsense", "unknown command /nonsense: /help lists the commands"),
         ("/", "unknown command /"),
         ("/help", "take back the last turn"),

@@ -165,8 +165,8 @@ def test_a_model_of_nothing_is_refused(toy_sessions: list[ToySession]) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"beams": 0}, "beams must be at least 1, got 0"),
-        ({"beams": 2, "n_best": 3}, "n_best must be 1 to 2, the beams, got 3"),
+        ({"beams": 0}, "beams must be a whole number, at least 1, got 0"),
+        ({"beams": 2, "n_best": 3}, "n_best, of the beams, must be a whole number, 1 to 2, got 3"),
         ({"length_penalty": math.inf}, "length_penalty must be a finite number"),
     ],
 )

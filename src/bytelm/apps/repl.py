@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from bytelm.decoding.generation import Ending, Outlet, new_seed
-from bytelm.decoding.sampling import NUM_SEEDS, Row, Sampling
+from bytelm.decoding.sampling import NUM_SEEDS, Row, Sampling, checked_seed
 from bytelm.decoding.session import Snapshot
 from bytelm.decoding.utf8 import decoded, unfinished
 from bytelm.language_model import LanguageModel
@@ -220,9 +220,9 @@ class Repl:
 
     def _last_turn(self) -> _Turn:
         if not self._turns:
-            raise ValueError(
-                f"there is no turn to take back: the last {KEPT_TURNS} of this document are kept"
-            )
+            # What is left of the document then is of turns that were not kept.
+            limit = f": the last {KEPT_TURNS} of a document are kept" if self._document else ""
+            raise ValueError(f"there is no turn to take back{limit}")
         return self._turns[-1]
 
     def _new(self, _: str) -> None:
@@ -277,10 +277,7 @@ class Repl:
 
     def _set_seed(self, rest: str) -> None:
         if rest:
-            seed = _whole("seed", rest)
-            if not 0 <= seed < NUM_SEEDS:
-                raise ValueError(f"a seed must be 0 to 2^64 - 1, got {seed}")
-            self._seed = seed
+            self._seed = checked_seed(_whole("seed", rest))
         self._say(f"the next continuation has the seed {self._seed}")
 
     def _next_seed(self) -> int:
@@ -308,9 +305,10 @@ def _or_none(read: Callable[[str, str], Any]) -> Callable[[str, str], Any]:
 
 
 def _switch(name: str, text: str) -> bool:
-    if text not in ("on", "off"):
+    values = {"on": True, "true": True, "off": False, "false": False}
+    if text not in values:
         raise ValueError(f"{name}: expected on or off, got '{text}'")
-    return text == "on"
+    return values[text]
 
 
 def _sequence(name: str, text: str) -> tuple[bytes, ...]:  # noqa: ARG001

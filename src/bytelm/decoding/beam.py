@@ -15,6 +15,7 @@ import numpy as np
 from torch import nn
 
 from bytelm.decoding import utf8
+from bytelm.decoding.arguments import whole
 from bytelm.decoding.generation import Ending
 from bytelm.decoding.sampling import Sampling
 from bytelm.decoding.session import Session
@@ -39,10 +40,8 @@ class Beams:
     """Only bytes that keep the text UTF-8, and that let it end whole. Scores stay the model's."""
 
     def __post_init__(self) -> None:
-        if self.beams < 1:
-            raise ValueError(f"beams must be at least 1, got {self.beams}")
-        if not 1 <= self.n_best <= self.beams:
-            raise ValueError(f"n_best must be 1 to {self.beams}, the beams, got {self.n_best}")
+        whole("beams", self.beams, low=1)
+        whole("n_best, of the beams,", self.n_best, low=1, high=self.beams)
         if not math.isfinite(self.length_penalty):
             raise ValueError(f"length_penalty must be a finite number, got {self.length_penalty}")
 

@@ -11,13 +11,18 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from bytelm.decoding.sampling import NUM_SEEDS, Row, Sampling
+from bytelm.decoding.arguments import whole
+from bytelm.decoding.sampling import Row, Sampling
 from bytelm.decoding.session import Session
 from bytelm.decoding.speculation import speculate
 from bytelm.decoding.utf8 import unfinished
+from bytelm.models import ByteModel
 from bytelm.vocab import NUM_BYTES
 
 _BYTES = [bytes([value]) for value in range(NUM_BYTES)]
+
+_DRAWN_BITS = 53
+"""Of a seed that is drawn: readers of JSON that know only float64 keep it as it is."""
 
 _FIRST_CONTINUATION, _LAST_CONTINUATION = 0x80, 0xBF
 """Bytes that cannot begin a UTF-8 character."""
@@ -37,8 +42,7 @@ class Ending:
     """Whether pieces are held back until the UTF-8 character at their end is whole."""
 
     def __post_init__(self) -> None:
-        if self.max_new_bytes < 0:
-            raise ValueError(f"max_new_bytes must be at least 0, got {self.max_new_bytes}")
+        whole("max_new_bytes", self.max_new_bytes)
         if not all(isinstance(sequence, bytes) and sequence for sequence in self.stop):
             raise ValueError(
                 f"stop must be a list of byte strings that are not empty, got {list(self.stop)!r}"
@@ -108,8 +112,7 @@ def generate_batch(
         ValueError: A prompt, a seed or a number does not go with the settings.
 
     """
-    if rows < 1:
-        raise ValueError(f"rows must be at least 1, got {rows}")
+    rows = whole("rows", rows, low=1)
     if len(seeds) != len(prompts):
         raise ValueError(f"expected one seed for each of {len(prompts)} prompts, got {len(seeds)}")
     for index, prompt in enumerate(prompts):
@@ -123,7 +126,7 @@ def generate_batch(
 
 
 def generate_speculating(
-    model: nn.Module, prompt: bytes, *, ending: Ending, sampling: Sampling, seed: int | None
+    model: ByteModel, prompt: bytes, *, ending: Ending, sampling: Sampling, seed: int | None
 ) -> Iterator[bytes]:
     """Yield what `generate` yields, byte for byte, with drafts that are checked in one pass.
 
@@ -144,7 +147,7 @@ def generate_speculating(
 
 def new_seed() -> int:
     """Draw a seed from the operating system."""
-    return secrets.randbelow(NUM_SEEDS)
+    return secrets.randbits(_DRAWN_BITS)
 
 
 def _pieces(chosen: Iterable[int], ending: Ending) -> Iterator[bytes]:

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from bytelm.decoding import utf8
+from bytelm.decoding.arguments import whole
 from bytelm.errors import CheckpointError
 from bytelm.vocab import NUM_BYTES
 
@@ -37,6 +38,16 @@ _DROPPED_BITS = 12
 """Of 64: what is left, plus a half, is a float64 without rounding, above 0 and below 1."""
 
 
+def checked_seed(seed: object) -> int:
+    """Return a seed as an int.
+
+    Raises:
+        ValueError: It is not a whole number 0 to 2^64 - 1.
+
+    """
+    return whole("a seed", seed, high=NUM_SEEDS - 1)
+
+
 class Noise:
     """Standard exponential numbers of one seed, 256 for each position, asked for in any order."""
 
@@ -47,9 +58,7 @@ class Noise:
             ValueError: It is not 0 to 2^64 - 1.
 
         """
-        if not 0 <= seed < NUM_SEEDS:
-            raise ValueError(f"a seed must be 0 to 2^64 - 1, got {seed}")
-        self._seed = seed
+        self._seed = checked_seed(seed)
         self._blocks: dict[int, np.ndarray] = {}
 
     def at(self, position: int) -> np.ndarray:
@@ -125,8 +134,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
             raise ValueError(f"temperature must be a number >= 0, got {self.temperature}")
-        if self.top_k is not None and not 1 <= self.top_k <= NUM_BYTES:
-            raise ValueError(f"top_k must be 1 to {NUM_BYTES}, got {self.top_k}")
+        if self.top_k is not None:
+            whole("top_k", self.top_k, low=1, high=NUM_BYTES)
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if self.min_p is not None and not 0 <= self.min_p <= 1:
@@ -135,8 +144,7 @@ class Sampling:
             raise ValueError(
                 f"repetition_penalty must be a number above 0, got {self.repetition_penalty}"
             )
-        if self.repetition_window < 1:
-            raise ValueError(f"repetition_window must be at least 1, got {self.repetition_window}")
+        whole("repetition_window", self.repetition_window, low=1)
 
     def check_prompt(self, prompt: bytes, *, max_new_bytes: int, name: str = "the prompt") -> None:
         """Make sure that these settings can continue a prompt.

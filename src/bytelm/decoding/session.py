@@ -1,18 +1,22 @@
 """Incremental decoding of several documents at once, each of its own length."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from bytelm.decoding.arguments import byte_array, whole
 from bytelm.decoding.reader import CHUNK_BYTES, Predictions, Reader
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """A row as it was; `Session.rollback` puts it back."""
+
+    model: nn.Module = field(repr=False)
+    """Which reads the row."""
 
     reader: Any
     """What the model remembers of it."""
@@ -36,8 +40,8 @@ class Session:
             ValueError: `rows` is below 1.
 
         """
-        if rows < 1:
-            raise ValueError(f"a session needs at least 1 row, got {rows}")
+        rows = whole("rows", rows, low=1)
+        self._model = model
         self._reader = Reader(model, rows)
         first = self._reader.begin(range(rows))
         self._log_probs = first.log_probs.float().numpy()
@@ -64,7 +68,8 @@ class Session:
         """Append bytes to each row; a row may get none.
 
         Raises:
-            ValueError: The number of pieces is not the number of rows.
+            ValueError: The number of pieces is not the number of rows, or a piece is not bytes;
+                nothing is read then.
 
         """
         if isinstance(data, bytes) or len(data) != self.rows:
@@ -72,7 +77,13 @@ class Session:
             raise ValueError(
                 f"expected a list of one piece for each of {self.rows} rows, got {got}"
             )
-        left = {row: np.frombuffer(piece, np.uint8) for row, piece in enumerate(data) if len(piece)}
+        pieces = [
+            np.frombuffer(piece, np.uint8)
+            if isinstance(piece, bytes)
+            else byte_array(f"row {row}", piece)
+            for row, piece in enumerate(data)
+        ]
+        left = {row: piece for row, piece in enumerate(pieces) if len(piece)}
         while left:
             size = max(1, CHUNK_BYTES // len(left))
             pieces = [piece[:size] for piece in left.values()]
@@ -92,27 +103,37 @@ class Session:
             ValueError: There is no such row, or none is left.
 
         """
-        chosen = [int(source) for source in sources]
-        if not chosen or min(chosen) < 0 or max(chosen) >= self.rows:
-            raise ValueError(f"expected rows 0 to {self.rows - 1}, at least one, got {chosen}")
+        chosen = [self._row(source) for source in sources]
+        if not chosen:
+            raise ValueError(f"expected at least one row of 0 to {self.rows - 1}, got none")
         self._reader.select(chosen)
         self._log_probs, self._starts = self._log_probs[chosen], self._starts[chosen]
         self._entropies = self._entropies[chosen]
 
     def restart(self, row: int) -> None:
         """Make a row an empty document again: a text that ended makes room for the next one."""
-        self._require_row(row)
+        row = self._row(row)
         self._note(self._reader.begin([row]), [row])
 
     def snapshot(self, row: int) -> Snapshot:
         """What a row is now, for `rollback`; later changes of the row leave it alone."""
-        self._require_row(row)
+        row = self._row(row)
         prediction = (self._log_probs[row].copy(), self._entropies[row], self._starts[row])
-        return Snapshot(self._reader.save(row), prediction)
+        return Snapshot(self._model, self._reader.save(row), prediction)
 
     def rollback(self, row: int, snapshot: Snapshot) -> None:
-        """Make a row what it was; also a row of another session of the same model."""
-        self._require_row(row)
+        """Make a row what it was; also a row of another session of the same model.
+
+        Raises:
+            ValueError: There is no such row, or the snapshot is of another model.
+
+        """
+        row = self._row(row)
+        if snapshot.model is not self._model:
+            raise ValueError(
+                "the snapshot is of another model than this session reads with: go back to one "
+                "that was taken with this model"
+            )
         self._reader.restore(row, snapshot.reader)
         self._log_probs[row], self._entropies[row], self._starts[row] = snapshot.prediction
 
@@ -120,6 +141,5 @@ class Session:
         self._log_probs[rows] = predictions.log_probs.float().numpy()
         self._entropies[rows], self._starts[rows] = predictions.entropies, predictions.starts
 
-    def _require_row(self, row: int) -> None:
-        if not 0 <= row < self.rows:
-            raise ValueError(f"expected a row 0 to {self.rows - 1}, got {row}")
+    def _row(self, row: object) -> int:
+        return whole("a row", row, high=self.rows - 1)

@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from bytelm.decoding.arguments import whole
 from bytelm.decoding.reader import HalvingReader, Reader
+from bytelm.models import ByteModel
 from bytelm.models.blt import BLT, BLTState, Closing
 from bytelm.models.steps import blt_stepper
 from bytelm.nn.kv_cache import SLACK, WindowCache
@@ -34,11 +36,13 @@ DRAFT_BYTES = 24
 Choose = Callable[[np.ndarray, bytearray], int]
 """Log-probabilities float32 `[256]` and the text before; the next byte."""
 
+_NAMES = {"byte-gpt": "a byte-gpt", "entropy-lm": "an entropy-lm", "ngram": "an ngram"}
+
 _ROW, _ONE = np.zeros(1, np.int64), np.ones(1, np.int64)
 
 
 def speculate(
-    model: nn.Module,
+    model: ByteModel,
     prompt: bytes,
     *,
     choose: Choose,
@@ -60,11 +64,12 @@ def speculate(
     """
     if not isinstance(model, BLT):
         raise ValueError(
-            f"self-speculation drafts while a patch is open, and a {type(model).__name__} has no "
-            "patches: leave `speculate` out, or use a BLT"
+            f"self-speculation drafts while a patch is open, and {_NAMES[model.config.kind]} has "
+            "no patches: leave `speculate` out, or use a BLT"
         )
     if not 2 <= draft_bytes <= SLACK:
         raise ValueError(f"draft_bytes must be 2 to {SLACK}, got {draft_bytes}")
+    max_new_bytes = whole("max_new_bytes", max_new_bytes)
     return _Speculator(model, prompt, choose, draft_bytes).run(max_new_bytes)
 
 

@@ -8,6 +8,7 @@ from bytelm.errors import CheckpointError
 from bytelm.models import ByteModel, from_definition
 from bytelm.training import checkpoints
 from bytelm.training.checkpoints import Checkpoint
+from bytelm.training.run_directory import CONFIG
 
 
 def load_model(path: Path) -> ByteModel:
@@ -17,7 +18,21 @@ def load_model(path: Path) -> ByteModel:
         CheckpointError: Missing, truncated, foreign, or describing another model than it holds.
 
     """
-    return build_stored(checkpoints.read(checkpoints.find(path)))
+    try:
+        folder = checkpoints.find(path)
+    except CheckpointError:
+        _refuse_transformers(path)
+        raise
+    return build_stored(checkpoints.read(folder))
+
+
+def _refuse_transformers(path: Path) -> None:
+    file = path / CONFIG
+    if file.is_file() and "model_type" in checkpoints.read_json(file, advice="restore it"):
+        raise CheckpointError(
+            f"{path} is a directory of transformers, expected a run directory or a checkpoint; "
+            f"`bytelm import {path} RUN` makes a run of it"
+        )
 
 
 def build_stored(checkpoint: Checkpoint) -> ByteModel:
