@@ -104,7 +104,7 @@ class _Speculator:
     """One text."""
 
     def __init__(self, model: BLT, prompt: bytes, choose: Choose, draft_bytes: int) -> None:
-        self._model, self._choose, self._longest = model, choose, draft_bytes
+        self._choose, self._longest = choose, draft_bytes
         self._text, self._reader = bytearray(prompt), Reader(model)
         logits = self._reader.logits
         assert isinstance(logits, HalvingReader)

@@ -1,7 +1,7 @@
 """The neural models again, for few new bytes, in NumPy on a CPU.
 
 What `read` computes of one id of each of some rows, or of a short piece of one row, computed by
-`nn/steps.py` on the same weights and the same state: three times faster for one byte of one row
+`nn/steps.py` on the same weights and the same state: 2.5 times faster for one byte of one row
 (docs/LOG.md). A stepper is made for a model and a state; reading with torch and stepping may
 alternate.
 Shape key: B rows, n bytes of one row, D width, P patches that close, K vectors of a patch,

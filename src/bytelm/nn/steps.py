@@ -51,7 +51,7 @@ def _blas() -> ThreadpoolController:
 def one_thread() -> AbstractContextManager[object]:
     """A context in which NumPy's products keep to one thread: theirs are too small to share.
 
-    With two, one row is written a third slower and sixteen rows six times (docs/LOG.md).
+    With two, one row is written a third slower, and sixteen rows five times (docs/LOG.md).
     """
     return _blas().limit(limits=1)
 
