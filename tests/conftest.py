@@ -22,6 +22,8 @@ from bytelm.models import (
     EntropyLMConfig,
     Ngram,
     NgramConfig,
+    Recurrent,
+    RecurrentConfig,
 )
 from bytelm.patching import Entropy, Patcher, ShannonWindow, Space, Static
 from bytelm.vocab import BOS, OFFSET
@@ -117,6 +119,22 @@ def byte_gpt(trained: bool, window: int | None) -> ByteGPT:
     return model.eval()
 
 
+def recurrent(trained: bool, ngram_sizes: tuple[int, ...] = (2, 3, 5)) -> Recurrent:
+    config = RecurrentConfig(
+        context_bytes=CONTEXT,
+        dim=16,
+        n_layers=2,
+        ffn_dim=24,
+        ngram_sizes=ngram_sizes,
+        num_buckets=64,
+    )
+    model = Recurrent(config)
+    randomize_(model, 4)
+    if trained:
+        train_(model)
+    return model.eval()
+
+
 def blt(trained: bool, patcher: Patcher, source: EntropyLM | Ngram | None) -> BLT:
     config = BLTConfig(
         context_bytes=CONTEXT,
@@ -168,6 +186,8 @@ MODELS: dict[str, Callable[[bool], ByteModel]] = {
     "byte-gpt-full": lambda trained: byte_gpt(trained, window=None),
     "entropy-lm": entropy_lm,
     "ngram": lambda trained: ngram(),
+    "recurrent": recurrent,
+    "recurrent-plain": lambda trained: recurrent(trained, ngram_sizes=()),
     "blt-static": lambda trained: blt(trained, Static(patch_size=3), None),
     "blt-space": lambda trained: blt(trained, Space(max_patch_bytes=6), None),
     "blt-shannon": lambda trained: blt(trained, ShannonWindow(window=5, threshold=1.2), None),

@@ -20,7 +20,7 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 GOLDEN_FLAGS = Path(__file__).parent / "golden" / "flags.txt"
 
 LAYERS = [
-    {"errors", "config"},
+    {"errors", "files", "config"},
     {"nn"},
     {"vocab"},
     {"data"},
@@ -31,9 +31,9 @@ LAYERS = [
     {"training"},
     {"compression"},
     {"interop"},
-    {"experiments"},
     {"language_model"},
     {"apps"},
+    {"experiments"},
     {"cli"},
 ]
 FREE = {"__init__", "__main__"}

@@ -4,19 +4,23 @@ Law 5's floor on random bytes and law 7 (resume) are in `training/`, law 8 besid
 """
 
 import copy
+import io
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from bytelm.compression import Options, compress, decompress, describe
+from bytelm.compression.container import FRAME_HEADER_BYTES
+from bytelm.compression.models import codec_model
 from bytelm.language_model import LanguageModel
-from bytelm.models import BLT, ByteGPT, ByteModel, EntropyLM
+from bytelm.models import BLT, ByteGPT, ByteModel, EntropyLM, Recurrent
 from bytelm.nn.hash_ngrams import HashNgrams
 from bytelm.vocab import BOE, NUM_BYTES, OFFSET
 from conftest import CONTEXT, TEXT, as_array, as_ids
 
-Neural = BLT | ByteGPT | EntropyLM
+Neural = BLT | ByteGPT | EntropyLM | Recurrent
 
 FP32, FP64 = 1e-5, 1e-9
 """How far a stepwise reading may be from a whole one, in log-probability."""
@@ -286,6 +290,37 @@ def test_entropies_are_those_that_decide(any_model: ByteModel) -> None:
         if patcher.relative_threshold is not None:
             chosen &= np.diff(entropies) > patcher.relative_threshold
         np.testing.assert_array_equal(starts[1:], chosen)
+
+
+# Law 6: what a model's codec writes has the size that `bits_per_byte` says, and comes back.
+
+
+def test_a_model_alone_codes_at_its_bits_per_byte(any_model: ByteModel) -> None:
+    """Float profile, through windows, contexts and lanes that end at different steps."""
+    assert len(TEXT) > 3 * CONTEXT
+    assert len(TEXT) % 3
+    assert_codes_at_bits_per_byte(any_model, TEXT, lanes=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lanes", [1, 16])
+def test_a_model_alone_codes_long_text_at_its_bits_per_byte(
+    any_model: ByteModel, lanes: int
+) -> None:
+    words = TEXT.split()
+    order = np.random.default_rng(0).integers(0, len(words), 300)
+    assert_codes_at_bits_per_byte(any_model, b" ".join(words[i] for i in order), lanes)
+
+
+def assert_codes_at_bits_per_byte(model: ByteModel, data: bytes, lanes: int) -> None:
+    codec = codec_model(model, profile="float")
+    blob = compress(data, model=codec, options=Options(mode="model", lanes=lanes, verify=False))
+    assert decompress(blob, model=codec) == data
+    (frame,) = describe(io.BytesIO(blob)).frames
+    assert (frame.mode, frame.lanes) == ("model", lanes)
+    expected = LanguageModel(model).bits_per_byte(data, lanes=lanes) * len(data) / 8
+    size = frame.compressed_bytes - FRAME_HEADER_BYTES
+    assert size == pytest.approx(expected, rel=1e-3, abs=2)
 
 
 # Generation follows the same predictions.

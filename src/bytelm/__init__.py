@@ -6,17 +6,20 @@
 
 A byte enters at the top of this list and leaves at the bottom; imports only point up it.
 
-    errors, config    what a user is told; recipes and flags as frozen dataclasses
+    errors, files     what a user is told; files that are written whole or not at all
+    config            recipes and flags as frozen dataclasses
     nn                blocks that know nothing of bytes
     vocab             256 byte values and 4 specials
     data              documents, splits, batches
     patching          where patches start: values over bytes and entropies
-    models            byte GPT, entropy LM, n-gram counts, BLT, and what they cost
+    models            byte GPT, entropy LM, recurrent, n-gram counts, BLT, and what they cost
     decoding          reading documents step by step, sessions, sampling, beams, speculation
     evaluation        bits per byte, reference compressors, intervals
     training          runs: loop, step, optimizers, schedules, checkpoints
+    compression       the `.blm` codec: mixer, exact integer models, container
     interop           directories of transformers, in and out
     apps              what people look at: patch pages, reports, the demo
+    experiments       studies: a plan in TOML, resumed, with statistics and figures
     cli               one file a verb
 
 `language_model` composes them and is built last.

@@ -5,14 +5,16 @@ checkpoint holds, and is the same for every kind of model.
 Shape key: n bytes.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from bytelm.decoding.arguments import byte_array
+from bytelm.decoding.arguments import byte_array, whole
 from bytelm.decoding.beam import Beams, Hypothesis, beam_search
 from bytelm.decoding.generation import Ending, generate, generate_batch, generate_speculating
 from bytelm.decoding.reader import Predictions, Reader
@@ -23,6 +25,9 @@ from bytelm.evaluation.likelihood import bits_per_byte
 from bytelm.models import ByteModel
 from bytelm.training.loading import load_model
 from bytelm.vocab import NUM_BYTES
+
+if TYPE_CHECKING:
+    from bytelm.compression.models import Wanted
 
 SEGMENT_BYTES = 1 << 16
 """Bytes whose patches are found at once."""
@@ -84,12 +89,62 @@ class LanguageModel:
             return Scored(np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, bool))
         return Scored(np.concatenate(nll), np.concatenate(entropies), np.concatenate(starts))
 
-    def bits_per_byte(self, data: Bytes) -> float:
-        """Mean code length of a byte of one document, in bits; 0.0 for an empty one."""
+    def bits_per_byte(self, data: Bytes, *, lanes: int = 1) -> float:
+        """Mean code length of a byte of one document, in bits; 0.0 for an empty one.
+
+        Args:
+            data: Of any length.
+            lanes: Parts of equal length into which the document is cut, each read as a document of
+                its own: what the codec pays that reads so many at once.
+
+        """
+        from bytelm.compression.frames import lane_begins
+
         data, nats = _array(data), 0.0
-        for chunk, rows in self._chunks(data):
-            nats += float(_nll(rows, chunk).sum(dtype=np.float64))
+        lanes = whole("lanes", lanes, low=1, high=max(1, len(data)))
+        for begin, end in itertools.pairwise(lane_begins(len(data), lanes).tolist()):
+            for chunk, rows in self._chunks(data[begin:end]):
+                nats += float(_nll(rows, chunk).sum(dtype=np.float64))
         return bits_per_byte(nats, len(data)) if len(data) else 0.0
+
+    def compress(self, data: Bytes, **options: Any) -> bytes:
+        """Compress bytes with this model, into a container that `decompress` gives back.
+
+        The mixer of `bytelm.compression` helps, frame by frame, and what the model makes worse it
+        does not take part in. Exact models (recurrent, n-gram) are the same on every machine; of
+        the others a container can be read only where the same arithmetic is found.
+
+        Args:
+            data: Of any length.
+            **options: As of `bytelm.compression.Options`, and `profile`: auto, exact or float.
+
+        Raises:
+            CompressionError: The model has no exact arithmetic and `profile` asks for it.
+            ValueError: An option is out of range.
+
+        """
+        from bytelm.compression import Options, compress
+        from bytelm.compression.models import codec_model
+
+        profile = options.pop("profile", "auto")
+        return compress(
+            _array(data).tobytes(),
+            model=codec_model(self.model, profile=profile),
+            options=Options(**options),
+        )
+
+    def decompress(self, blob: Bytes, *, profile: "Wanted" = "auto") -> bytes:
+        """Give back what `compress` got.
+
+        Raises:
+            NotAContainerError, VersionError, WrongModelError, EnvironmentMismatchError,
+            DamagedError, LimitError: As their names say.
+
+        """
+        from bytelm.compression import decompress
+        from bytelm.compression.models import codec_model
+
+        return decompress(_array(blob).tobytes(), model=codec_model(self.model, profile=profile))
 
     def patch_starts(self, data: Bytes) -> np.ndarray:
         """Where patches start, bool `[n]`; everywhere for a model without patches."""

@@ -21,7 +21,8 @@ from bytelm.cli import arguments
 from bytelm.cli import config as config_verb
 from bytelm.errors import BytelmError
 
-LIGHT_VERBS = ["train", "calibrate", "generate", "config", "cost"]
+LIGHT_VERBS = ["train", "calibrate", "generate", "config", "cost", "compress", "decompress"]
+LIGHT_VERBS += ["test", "info", "salvage", "bench"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +172,7 @@ def test_the_help_of_a_verb_teaches_with_two_examples(verb, capsys):
     [
         (BytelmError("no such thing"), 1, "bytelm: error: no such thing\n"),
         (OSError(28, "No space left on device", "x"), 1, "x: No space left on device\n"),
+        (MemoryError("of 2 TB"), 1, "not enough memory: of 2 TB\n"),
         (KeyboardInterrupt(), 130, "bytelm: interrupted\n"),
         (ModuleNotFoundError(name="matplotlib.pyplot"), 1, "pip install 'bytelm[report]'\n"),
     ],

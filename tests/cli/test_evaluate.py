@@ -55,7 +55,15 @@ def test_json_agrees_with_the_library(model, folder, capsys):
 def test_the_table_names_everything(model, folder, capsys):
     assert main(["evaluate", "run", str(folder)]) == 0
     out = capsys.readouterr().out
-    for word in ("xz -9e", "bzip2 -9", "zstd -19", "brotli -11", "ppmd", "95 % interval", "b.txt"):
+    for word in (
+        "xz -9e",
+        "bzip2 -9",
+        "zstd -19",
+        "brotli -11",
+        "ppmd -o6",
+        "95 % interval",
+        "b.txt",
+    ):
         assert word in out
     assert main(["evaluate", "run", str(folder), "--no-compressors"]) == 0
     assert "xz -9e" not in capsys.readouterr().out

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
-from bytelm.evaluation.statistics import bootstrap_ratio, paired_difference
+from bytelm.evaluation.statistics import bootstrap_ratio, holm, paired_difference
 
 
 def _documents(generator: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,3 +98,29 @@ def test_sign_flip_p_value_by_hand():
 def test_bad_arguments_are_named(numerators, denominators, message):
     with pytest.raises(ValueError, match=message):
         bootstrap_ratio(np.array(numerators), np.array(denominators))
+
+
+# --- families of tests -------------------------------------------------------------------------
+
+
+def test_holm_by_hand():
+    """0.01 is multiplied by 3, 0.03 by 2, 0.04 by 1, and no later one is below an earlier one."""
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.2]) == [0.2]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.001, 0.5))
+def test_holm_rejects_what_its_definition_rejects(p_values, level):
+    """Step down: the smallest against level / n, the next against level / (n - 1), to the first
+    that fails."""
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    rejected = set()
+    for place, index in enumerate(order):
+        if p_values[index] * (len(p_values) - place) > level:
+            break
+        rejected.add(index)
+    adjusted = holm(p_values)
+    assert {index for index, value in enumerate(adjusted) if value <= level} == rejected
+    assert all(value >= before for value, before in zip(adjusted, p_values, strict=True))

@@ -7,10 +7,11 @@ import pytest
 
 from bytelm import config
 from bytelm.errors import ConfigError
-from bytelm.models import BLTConfig, ByteGPTConfig, EntropyLMConfig
+from bytelm.models import BLTConfig, ByteGPTConfig, EntropyLMConfig, RecurrentConfig
 from bytelm.models.cost import cost
 
-CONFIGS = [ByteGPTConfig, EntropyLMConfig, BLTConfig]
+WITH_HEADS = [ByteGPTConfig, EntropyLMConfig, BLTConfig]
+CONFIGS = [*WITH_HEADS, RecurrentConfig]
 BAD = {
     "dim": [0, -8, 10**400],
     "n_heads": [0, -1],
@@ -54,7 +55,7 @@ def test_every_size_of_a_model_is_checked(cls):
         for field in dataclasses.fields(cls)
         if not any(field.name.startswith(start) for start in BAD)
     }
-    assert unchecked <= {"dropout", "cross_attention_every_layer"}, (
+    assert unchecked <= {"dropout", "ngram_dropout", "cross_attention_every_layer"}, (
         "give it a range in __post_init__ and in BAD"
     )
 
@@ -66,6 +67,7 @@ def test_every_size_of_a_model_is_checked(cls):
         ByteGPTConfig(ngram_sizes=(1, 64), context_bytes=2, window=1, num_buckets=1),
         EntropyLMConfig(context_bytes=2, window=1, ffn_dim=1, rope_theta=1e12),
         BLTConfig(cross_attn_k=64, n_layers_global=1_000, dim=8, n_heads=4),
+        RecurrentConfig(ngram_sizes=(), ffn_dim=None, dim=1, n_layers=1_000),
         BLTConfig(num_hash_functions=64, num_buckets=1, n_kv_heads=1, n_heads_decoder=32),
     ],
     ids=lambda made: made.kind,
@@ -74,7 +76,7 @@ def test_the_ends_of_the_ranges_are_models(made):
     assert cost(made).parameters > 0
 
 
-@pytest.mark.parametrize("cls", CONFIGS)
+@pytest.mark.parametrize("cls", WITH_HEADS)
 def test_the_width_of_a_head_must_be_even(cls):
     with pytest.raises(ValueError, match=r"2 \* n_heads .*got dim = 12, n_heads = 4"):
         cls(dim=12, n_heads=4)

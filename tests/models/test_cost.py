@@ -7,9 +7,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bytelm.config import find_recipe, load
-from bytelm.models import BLTConfig, ByteGPTConfig, EntropyLMConfig, NgramConfig, build
-from bytelm.models.cost import _linear_flops, cost
-from bytelm.patching import Static
+from bytelm.models import (
+    BLTConfig,
+    ByteGPTConfig,
+    EntropyLMConfig,
+    NgramConfig,
+    RecurrentConfig,
+    build,
+)
+from bytelm.models.cost import _linear_flops, cost, total_flops_per_byte
+from bytelm.patching import Entropy, Static
 from conftest import as_ids
 
 CONFIGS = [
@@ -19,6 +26,7 @@ CONFIGS = [
     BLTConfig(num_buckets=128),
     BLTConfig(num_buckets=128, dim_global=384, n_heads_global=6, cross_attn_k=3),
     NgramConfig(),
+    RecurrentConfig(num_buckets=128),
 ]
 
 
@@ -63,6 +71,26 @@ def test_flops_of_a_blt_equal_those_that_run(sizes: dict[str, Any]) -> None:
     assert counter.get_total_flops() == pytest.approx(found, rel=0.15)
 
 
+def test_flops_of_a_recurrent_model_equal_those_that_run() -> None:
+    config = RecurrentConfig(num_buckets=128)
+    model = build(config).double()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(as_ids(b"x" * 63))
+    assert counter.get_total_flops() == 64 * cost(config).flops_per_byte
+
+
+def test_the_total_of_a_blt_has_its_entropy_model_in_it() -> None:
+    config, source = BLTConfig(num_buckets=128), EntropyLMConfig()
+    patcher, whole = Entropy(threshold=1.0), cost(config, entropy_config=source)
+    alone = build(config, patcher=Static(patch_size=1))
+    model = build(config, patcher=patcher, entropy_model=build(source))
+    assert total_flops_per_byte(alone) == cost(config, mean_patch_bytes=1.0).flops_per_byte
+    assert total_flops_per_byte(model, mean_patch_bytes=4.0) == pytest.approx(
+        cost(config, mean_patch_bytes=4.0, entropy_config=source).flops_per_byte
+    )
+    assert whole.flops_per_byte > cost(config).flops_per_byte
+
+
 def test_longer_patches_cost_less() -> None:
     config = BLTConfig()
     costs = [cost(config, mean_patch_bytes=size).flops_per_byte for size in (1.0, 4.0, 8.0)]
@@ -81,6 +109,8 @@ def test_longer_patches_cost_less() -> None:
         "byte-gpt-small",
         "blt-tiny",
         "blt-small",
+        "codec-tiny",
+        "codec-small",
     ],
 )
 def test_every_recipe_parses_and_builds_on_the_meta_device(recipe: str) -> None:

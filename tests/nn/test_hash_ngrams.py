@@ -151,3 +151,20 @@ def test_gradients_are_sparse_rows() -> None:
     assert tables.weight.grad is not None
     assert tables.weight.grad.is_sparse
     assert tables.weight.grad._nnz() == 4 * 2
+
+
+def test_dropout_leaves_rows_out_and_counts_the_others_more() -> None:
+    """Oracle: tables of ones, whose sum is the number of rows that were left, times 1 / 0.6."""
+    torch.manual_seed(0)
+    tables = HashNgrams(2, ngram_sizes=(1, 2, 3), num_buckets=5_000)
+    torch.nn.init.ones_(tables.weight)
+    windows = ngram_windows(torch.arange(4, 260)[None], 3)
+    found = tables(windows, dropout=0.4)
+    kept = found.detach()[:, 0] * 0.6
+    torch.testing.assert_close(kept, kept.round())
+    assert set(kept.round().int().tolist()) == {0, 1, 2, 3}
+    assert kept.mean() == pytest.approx(3 * 0.6, abs=0.15)
+    found.sum().backward()
+    assert tables.weight.grad is not None
+    assert tables.weight.grad._nnz() == round(float(kept.sum()))
+    assert (tables(windows) == 3).all()

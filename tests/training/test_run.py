@@ -196,7 +196,7 @@ def test_two_at_once_are_refused(tmp_path: Path, data: Path) -> None:
     out = tmp_path / "out"
     with (
         run_directory.locked(out),
-        pytest.raises(RunError, match=f"being trained by process {os.getpid()}"),
+        pytest.raises(RunError, match=f"in use by process {os.getpid()}"),
     ):
         run(entropy_config(data), out)
     assert run(entropy_config(data, steps=1), out).steps == 1

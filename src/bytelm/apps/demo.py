@@ -30,7 +30,7 @@ from bytelm.data import Corpus, build_corpus, split, standard_library_files
 from bytelm.evaluation import CompressorResult, Evaluation, evaluate, reference_compressors
 from bytelm.language_model import LanguageModel, load
 from bytelm.models import BLT, BLTConfig, ByteGPTConfig
-from bytelm.models.cost import cost, flops_per_byte
+from bytelm.models.cost import cost, total_flops_per_byte
 from bytelm.training.run import EntropyRecipe, RunConfig, TrainResult, train
 
 BLT_RECIPE, GPT_RECIPE = "blt-small", "byte-gpt-small"
@@ -165,9 +165,7 @@ def _evaluate(
     found = evaluate(model, documents, compressors=compressors, on_progress=on_progress)
     if found.mean_patch_bytes < 1:
         return found
-    flops = flops_per_byte(model.model, mean_patch_bytes=found.mean_patch_bytes)
-    if isinstance(model.model, BLT) and model.model.entropy_model is not None:
-        flops += flops_per_byte(model.model.entropy_model)
+    flops = total_flops_per_byte(model.model, mean_patch_bytes=found.mean_patch_bytes)
     return replace(found, flops_per_byte=flops)
 
 

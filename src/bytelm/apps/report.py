@@ -88,7 +88,7 @@ def compressor_score(result: CompressorResult) -> Score:
         name=result.name,
         bits_per_byte=result.bits_per_byte,
         per_file_bits_per_byte=result.per_file_bits_per_byte,
-        detail=f"not installed: {result.missing}" if result.missing else result.parameters,
+        detail=result.note,
     )
 
 

@@ -1,7 +1,8 @@
 """The command line: one file a verb, with `add_arguments(parser)` and `run(args) -> exit code`.
 
 Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 an error that is explained
-on stderr, 2 a command line that cannot be read, 130 Ctrl-C, 141 the reader of a pipe went away.
+on stderr, 2 a command line that cannot be read, 3 to 8 what is wrong with a container (`errors`),
+130 Ctrl-C, 141 the reader of a pipe went away.
 Only the verb that runs is imported, and it imports torch when it runs, so that help is instant.
 """
 
@@ -25,6 +26,14 @@ VERBS = {
     "patch": "show where a file is cut into patches, and why",
     "evaluate": "measure bits per byte beside xz, zstd and ppmd on the same bytes",
     "generate": "write bytes after a prompt, streamed or in a dialog",
+    "study": "run the whole study of a plan: train, measure, test, draw, report; resumes",
+    "report": "write a study's report and figures again from its saved results",
+    "compress": "make files smaller, exactly, with no model or with one of yours",
+    "decompress": "give back the files that compress read, or a range of one",
+    "test": "decode containers and check every byte, without writing any",
+    "info": "print what a container's headers say, without decoding it",
+    "salvage": "write what is whole in a damaged container",
+    "bench": "measure the codec beside gzip, bzip2, xz, zstd, brotli and ppmd on your files",
     "import": "read a directory of transformers into a run",
     "export": "write a run as a directory that transformers loads",
     "config": "print every setting of a recipe with its meaning",
@@ -35,7 +44,7 @@ EXTRAS = {
     "matplotlib": "report",
     "jinja2": "report",
     "tensorboard": "report",
-    "zstandard": "compressors",
+    "numba": "codec",
     "brotli": "compressors",
     "pyppmd": "compressors",
     "transformers": "hub",
@@ -71,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _run(list(sys.argv[1:] if argv is None else argv))
         except BytelmError as error:
-            return _fail(str(error))
+            return _fail(str(error), status=error.exit_status)
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             if package not in EXTRAS:
@@ -81,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("bytelm: interrupted", file=sys.stderr)
             return 130
+        except MemoryError as error:
+            return _fail(f"not enough memory: {error}")
         except BrokenPipeError:
             # Python flushes stdout once more at exit; that must not fail again.
             with contextlib.suppress(OSError):
@@ -90,9 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, *, status: int = 1) -> int:
     print(f"bytelm: error: {message}", file=sys.stderr)
-    return 1
+    return status
 
 
 def _run(argv: list[str]) -> int:
@@ -112,7 +123,8 @@ def _run(argv: list[str]) -> int:
     )
     module.add_arguments(parser)
     code = module.run(_parse(parser, words))
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     return code
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,8 +43,24 @@ share = _number(float, "a number 0 to 1", lambda value: 0 <= value <= 1)
 fraction = _number(float, "a number > 0 and <= 1", lambda value: 0 < value <= 1)
 byte_count = _number(int, f"a whole number 1 to {NUM_BYTES}", lambda value: 1 <= value <= NUM_BYTES)
 thread_count = _number(int, "a whole number 1 to 1024", lambda value: 1 <= value <= 1024)
+worker_count = _number(int, "a whole number 1 to 256", lambda value: 1 <= value <= 256)
+lane_count = _number(int, "a whole number 1 to 256", lambda value: 1 <= value <= 256)
 # 64 bits: what torch takes.
 seed = _number(int, "a whole number 0 to 2^64 - 1", lambda value: 0 <= value < 2**64)
+
+
+_SIZE = re.compile(r"(\d+)([KMG]?)", re.ASCII | re.IGNORECASE)
+
+_SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def byte_size(text: str) -> int:
+    """Read a number of bytes, as an argparse type: 65536, 64K, 16M or 2G."""
+    found = _SIZE.fullmatch(text)
+    # Longer numbers are no sizes, and slow to read.
+    if found is None or len(text) > 20:
+        raise argparse.ArgumentTypeError(f"expected a size as 65536, 64K, 16M or 2G, got '{text}'")
+    return int(found[1]) * _SIZE_UNITS[found[2].upper()]
 
 
 def some_text(text: str) -> str:
@@ -83,6 +100,11 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 def add_hardware(group: argparse._ActionsContainer) -> None:
     """Add `--seed`, `--device` and `--threads`."""
     group.add_argument("--seed", type=seed, metavar="N", help="of every random choice")
+    add_device(group)
+
+
+def add_device(group: argparse._ActionsContainer) -> None:
+    """Add `--device` and `--threads`."""
     group.add_argument("--device", help="cpu, cuda or auto")
     group.add_argument("--threads", type=thread_count, metavar="N", help="CPU threads")
 
@@ -94,6 +116,7 @@ def load_config(cls: type[T], args: argparse.Namespace) -> T:
         ("data", "data.paths"),
         ("steps", "training.steps"),
         ("seed", "training.seed"),
+        ("seeds", "seeds"),
         ("device", "hardware.device"),
         ("threads", "hardware.threads"),
         ("save_every", "training.save_every"),

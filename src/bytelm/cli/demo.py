@@ -88,9 +88,7 @@ def _print(result: "DemoResult") -> None:
         )
         for name, found in result.models.items()
     ]
-    rows += [
-        (row.name, row.bits_per_byte, row.missing or row.parameters) for row in result.compressors
-    ]
+    rows += [(row.name, row.bits_per_byte, row.note) for row in result.compressors]
     for name, value, note in sorted(rows, key=lambda row: row[1] or 9.0):
         table.add_row(name, "-" if value is None else f"{value:.3f}", note)
     console = Console()

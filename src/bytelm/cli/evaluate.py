@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from bytelm.evaluation import CompressorResult, Evaluation
-    from bytelm.language_model import LanguageModel
 
 _SHOWN_DOCUMENTS = 20
 
@@ -26,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-compressors",
         action="store_true",
-        help="leave out xz, bzip2, zstd, brotli and ppmd on the same bytes",
+        help="leave out gzip, bzip2, xz, zstd, brotli and ppmd on the same bytes",
     )
     add_json(parser)
     parser.epilog = (
@@ -42,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     import bytelm
     from bytelm.data import build_corpus
     from bytelm.evaluation import evaluate, reference_compressors
+    from bytelm.models.cost import total_flops_per_byte
 
     model = bytelm.load(args.run)
     corpus = build_corpus(args.paths)
@@ -68,8 +68,10 @@ def run(args: argparse.Namespace) -> int:
             compressors=compressors,
             on_progress=advance,
         )
-    flops = _flops_per_byte(model, evaluation.mean_patch_bytes)
-    evaluation = replace(evaluation, flops_per_byte=flops)
+    mean_patch_bytes = evaluation.mean_patch_bytes
+    if mean_patch_bytes >= 1:
+        flops = total_flops_per_byte(model.model, mean_patch_bytes=mean_patch_bytes)
+        evaluation = replace(evaluation, flops_per_byte=flops)
     for warning in evaluation.warnings:
         print(f"bytelm: warning: {warning}", file=sys.stderr)
     if args.json:
@@ -77,17 +79,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(args.run, evaluation, compressors)
     return 0
-
-
-def _flops_per_byte(model: "LanguageModel", mean_patch_bytes: float) -> float | None:
-    """Return one forward's FLOPs per byte at the patch size measured, entropy model included."""
-    from bytelm.models.cost import flops_per_byte
-
-    if mean_patch_bytes < 1:
-        return None
-    flops = flops_per_byte(model.model, mean_patch_bytes=mean_patch_bytes)
-    entropy_model = getattr(model.model, "entropy_model", None)
-    return flops + (0.0 if entropy_model is None else flops_per_byte(entropy_model))
 
 
 def _as_json(evaluation: "Evaluation", compressors: "list[CompressorResult]") -> dict[str, Any]:
@@ -154,14 +145,14 @@ def _comparison(
     table.add_row(Text(name), f"{evaluation.bits_per_byte:.3f}", spread, style="bold")
     for result in sorted(compressors, key=lambda result: result.bits_per_byte or 0.0):
         if result.missing:
-            table.add_row(result.name, "missing", "", "", Text(result.missing))
+            table.add_row(result.name, "missing", "", "", Text(result.note))
         else:
             table.add_row(
                 result.name,
                 f"{result.bits_per_byte:.3f}",
                 "",
                 f"{result.per_file_bits_per_byte:.3f}",
-                result.parameters,
+                result.note,
                 style="dim",
             )
     return table

@@ -1,11 +1,10 @@
 """Files to batches: documents, the memory-mapped corpus, splits, shuffled windows.
 
-Reading order: `corpus` (the value), `documents` (files to a corpus), `cache`, `splits`,
-`contamination`, `shuffle` (keyed order), `batches`, `synthetic`.
+Reading order: `corpus` (the value), `documents` (files to a corpus), `splits`, `contamination`,
+`shuffle` (keyed order), `batches`, `synthetic`.
 """
 
 from bytelm.data.batches import Batch, Batches, Stream, StreamStarts
-from bytelm.data.cache import cache_directory
 from bytelm.data.contamination import Duplicate, find_duplicates, overlap
 from bytelm.data.corpus import Corpus, from_documents
 from bytelm.data.documents import build_corpus
@@ -22,7 +21,6 @@ __all__ = [
     "Stream",
     "StreamStarts",
     "build_corpus",
-    "cache_directory",
     "find_duplicates",
     "from_documents",
     "overlap",

@@ -23,7 +23,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-from bytelm.data.cache import cache_directory, write_aside
 from bytelm.data.corpus import (
     BLOCK_BYTES,
     Corpus,
@@ -33,6 +32,7 @@ from bytelm.data.corpus import (
     starts_of,
 )
 from bytelm.errors import DataError
+from bytelm.files import cache_directory, write_aside
 
 logger = logging.getLogger(__name__)
 

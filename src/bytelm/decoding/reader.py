@@ -6,6 +6,7 @@ cannot disagree.
 Shape key: R rows, B rows read now, N bytes of all of them, V vocabulary.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,9 @@ from bytelm.models.blt import BLT, BLTState
 from bytelm.models.byte_gpt import ByteGPT
 from bytelm.models.entropy_lm import EntropyLM, entropy_nats
 from bytelm.models.ngram import Ngram
+from bytelm.models.recurrent import Recurrent
 from bytelm.models.state import StackState, State
-from bytelm.models.steps import blt_stepper, is_short, stack_stepper
+from bytelm.models.steps import StackStepper, blt_stepper, is_short, stack_stepper
 from bytelm.nn.steps import one_thread
 from bytelm.vocab import BOS, NUM_BYTES, OFFSET
 
@@ -114,7 +116,12 @@ def _logit_reader(model: nn.Module, rows: int) -> "_NgramReader | _EndlessReader
         case Ngram():
             return _NgramReader(model, rows)
         case EntropyLM() | ByteGPT() if model.config.window is not None:
-            return _EndlessReader(model, rows)
+            state = model.begin(rows)
+            read = functools.partial(model.read, state=state)
+            return _EndlessReader(state, read, stack_stepper(model, state))
+        case Recurrent():
+            state = model.begin(rows)
+            return _EndlessReader(state, functools.partial(model.read, state=state), None)
         case ByteGPT() | BLT():
             return HalvingReader(model, rows, model.config.context_bytes)
     raise TypeError(f"expected a bytelm model, got {type(model).__name__}")
@@ -152,12 +159,15 @@ class _NgramReader(State):
         return torch.cat(pieces)
 
 
-class _EndlessReader:
-    """A model of which every layer is windowed: its caches are all that it needs."""
+PackedRead = Callable[[np.ndarray, np.ndarray, np.ndarray], Tensor]
+"""Reads ids, `counts` of each of `slots`; gives logits."""
 
-    def __init__(self, model: EntropyLM | ByteGPT, rows: int) -> None:
-        self._model, self._state = model, model.begin(rows)
-        self._step = stack_stepper(model, self._state)
+
+class _EndlessReader:
+    """A model whose state is all that it needs: recurrent, or of windowed layers alone."""
+
+    def __init__(self, state: State, read: PackedRead, step: StackStepper | None) -> None:
+        self._state, self._read, self._step = state, read, step
         self.select, self.save = self._state.select, self._state.save
         self.restore = self._state.restore
 
@@ -178,7 +188,7 @@ class _EndlessReader:
     def _feed(self, ids: np.ndarray, counts: np.ndarray, slots: np.ndarray) -> Tensor:
         if self._step is not None and is_short(ids, slots):
             return torch.from_numpy(self._step(ids, slots))
-        return self._model.read(ids, counts, slots, self._state)
+        return self._read(ids, counts, slots)
 
 
 class _Window:

@@ -36,7 +36,12 @@ DRAFT_BYTES = 24
 Choose = Callable[[np.ndarray, bytearray], int]
 """Log-probabilities float32 `[256]` and the text before; the next byte."""
 
-_NAMES = {"byte-gpt": "a byte-gpt", "entropy-lm": "an entropy-lm", "ngram": "an ngram"}
+_NAMES = {
+    "byte-gpt": "a byte-gpt",
+    "entropy-lm": "an entropy-lm",
+    "ngram": "an ngram",
+    "recurrent": "a recurrent model",
+}
 
 _ROW, _ONE = np.zeros(1, np.int64), np.ones(1, np.int64)
 

@@ -5,7 +5,12 @@
 
 from bytelm.evaluation.compressors import CompressorResult, reference_compressors
 from bytelm.evaluation.likelihood import DocumentScore, Evaluation, bits_per_byte, evaluate
-from bytelm.evaluation.statistics import PairedDifference, bootstrap_ratio, paired_difference
+from bytelm.evaluation.statistics import (
+    PairedDifference,
+    bootstrap_ratio,
+    holm,
+    paired_difference,
+)
 
 __all__ = [
     "CompressorResult",
@@ -15,6 +20,7 @@ __all__ = [
     "bits_per_byte",
     "bootstrap_ratio",
     "evaluate",
+    "holm",
     "paired_difference",
     "reference_compressors",
 ]

@@ -6,29 +6,51 @@ one would cost). Sizes are those of the compressor's own container: a few dozen 
 and checksum, as the command line tools write them, but for these: `zstd` without the 4-byte
 checksum that the tool appends, `ppmd` as the bare stream without the 7z header around it.
 
+Each stream is encoded by one process and decoded by another, which count their own time and memory.
+A stream that does not decode to the bytes it was made of says so in its row: pyppmd 1.3.1 writes
+such streams for some binaries.
+
 Compressors learn their statistics from the stream itself, a model brings what it was trained on;
 a model's figure does not count its weights.
 """
 
-import bz2
-import importlib
+import importlib.util
+import json
 import logging
-import lzma
+import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from bytelm.errors import DataError
+from bytelm.evaluation import compressor_process
+from bytelm.evaluation.compressor_process import COMPRESSORS, PIECE_BYTES
+
 _LOGGER = logging.getLogger(__name__)
 
-_PIECE_BYTES = 1 << 20
-"""Bytes handed over at a time, so that a memory-mapped document is never copied whole."""
-
 SLOW_STREAM_BYTES = 64 << 20
-"""Above this a warning is logged: brotli -11 reads about 0.5 MB/s, zstd -19 about 2 MB/s."""
+"""Above this a warning is logged: brotli -11 reads about 0.5 MB/s, zstd -19 about 1 MB/s."""
 
-_PPMD_ORDER = 6
-_PPMD_MEMORY_BYTES = 64 << 20
+COMPRESSOR_NAMES = tuple(COMPRESSORS)
+"""Names of the rows that `reference_compressors` returns, in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What one direction costs, in a process of its own."""
+
+    seconds: float
+    """By the clock on the wall, the start of the process and reading the raw bytes left out."""
+    cpu_seconds: float
+    """Of all threads of the process."""
+    peak_bytes: int | None
+    """The most memory the process had at once; None where the system does not tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,121 +69,155 @@ class CompressorResult:
     """Settings in words."""
     missing: str | None = None
     """What to do where the binding is not installed; None where it ran."""
+    encode: Effort | None = None
+    """Cost of compressing the one stream."""
+    decode: Effort | None = None
+    """Cost of decompressing it; None where that crashed."""
+    failure: str | None = None
+    """What went wrong in decoding; None where it gave the same bytes back."""
+    model_bytes: int = 0
+    """Of a trained model that decoding needs besides, in no other figure; 0 without one."""
+
+    @property
+    def note(self) -> str:
+        """One line: the settings, and what a reader of the figures must know."""
+        if self.missing:
+            return f"not installed: {self.missing}"
+        return f"FAILED: {self.failure}; {self.parameters}" if self.failure else self.parameters
+
+
+class _ChildError(Exception):
+    """A measuring process ended before it gave its figures."""
 
 
 def _pieces(documents: Iterable[np.ndarray]) -> Iterator[bytes]:
+    """Pieces of the documents, so that a memory-mapped one is never copied whole."""
     for document in documents:
-        for first in range(0, len(document), _PIECE_BYTES):
-            yield document[first : first + _PIECE_BYTES].tobytes()
-
-
-def _xz(pieces: Iterator[bytes], _: int) -> int:
-    encoder = lzma.LZMACompressor(preset=9 | lzma.PRESET_EXTREME)
-    return sum(len(encoder.compress(piece)) for piece in pieces) + len(encoder.flush())
-
-
-def _bzip2(pieces: Iterator[bytes], _: int) -> int:
-    encoder = bz2.BZ2Compressor(9)
-    return sum(len(encoder.compress(piece)) for piece in pieces) + len(encoder.flush())
-
-
-def _zstd(pieces: Iterator[bytes], size: int) -> int:
-    encoder = importlib.import_module("zstandard").ZstdCompressor(level=19).compressobj(size=size)
-    return sum(len(encoder.compress(piece)) for piece in pieces) + len(encoder.flush())
-
-
-def _brotli(pieces: Iterator[bytes], _: int) -> int:
-    encoder = importlib.import_module("brotli").Compressor(quality=11, lgwin=24)
-    return sum(len(encoder.process(piece)) for piece in pieces) + len(encoder.finish())
-
-
-def _ppmd(pieces: Iterator[bytes], _: int) -> int:
-    encoder = importlib.import_module("pyppmd").Ppmd7Encoder(_PPMD_ORDER, _PPMD_MEMORY_BYTES)
-    return sum(len(encoder.encode(piece)) for piece in pieces) + len(encoder.flush())
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Compressor:
-    name: str
-    module: str
-    package: str
-    parameters: str
-    size: Callable[[Iterator[bytes], int], int]
-
-
-_COMPRESSORS = (
-    _Compressor(
-        name="xz -9e",
-        module="lzma",
-        package="",
-        parameters="preset 9 extreme, 64 MiB dictionary, CRC64",
-        size=_xz,
-    ),
-    _Compressor(name="bzip2 -9", module="bz2", package="", parameters="900 kB blocks", size=_bzip2),
-    _Compressor(
-        name="zstd -19",
-        module="zstandard",
-        package="zstandard",
-        parameters="level 19, one frame, one thread, no checksum",
-        size=_zstd,
-    ),
-    _Compressor(
-        name="brotli -11",
-        module="brotli",
-        package="brotli",
-        parameters="quality 11, lgwin 24 (16 MiB window)",
-        size=_brotli,
-    ),
-    _Compressor(
-        name="ppmd",
-        module="pyppmd",
-        package="pyppmd",
-        parameters="variant H (7z), order 6, 64 MiB memory, bare stream",
-        size=_ppmd,
-    ),
-)
-
-COMPRESSOR_NAMES = tuple(compressor.name for compressor in _COMPRESSORS)
-"""Names of the rows that `reference_compressors` returns, in order."""
+        for first in range(0, len(document), PIECE_BYTES):
+            yield document[first : first + PIECE_BYTES].tobytes()
 
 
 def _bits_per_byte(compressed: int, raw: int) -> float:
     return 8 * compressed / raw if raw else 0.0
 
 
-def _run(compressor: _Compressor, documents: Sequence[np.ndarray]) -> CompressorResult:
-    try:
-        importlib.import_module(compressor.module)
-    except ModuleNotFoundError:
+def _figures(
+    command: Sequence[str], lengths: Sequence[int], pieces: Iterable[bytes] = ()
+) -> dict[str, Any]:
+    """Run a measuring process over documents, and return what it tells."""
+    with (
+        # A file: a pipe that nobody reads would stop a process that complains at length.
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            with process.stdin:
+                process.stdin.write(json.dumps({"lengths": list(lengths)}).encode() + b"\n")
+                for piece in pieces:
+                    process.stdin.write(piece)
+            told = process.stdout.read()
+        except BrokenPipeError:
+            # It ended early; its status says why.
+            told = b""
+        except BaseException:
+            process.kill()
+            raise
+        status = process.wait()
+        if status == 0 and told:
+            return json.loads(told)
+        complaints.seek(0)
+        lines = complaints.read().decode(errors="replace").strip().splitlines()
+    if status < 0:
+        raise _ChildError(f"crashed ({signal.Signals(-status).name})")
+    raise _ChildError(lines[-1] if lines else f"ended with status {status}")
+
+
+def _effort(told: dict[str, Any]) -> Effort:
+    return Effort(
+        seconds=told["seconds"], cpu_seconds=told["cpu_seconds"], peak_bytes=told["peak_bytes"]
+    )
+
+
+def measure(
+    name: str, command: Sequence[str], documents: Sequence[np.ndarray], *, parameters: str
+) -> CompressorResult:
+    """Encode documents as one stream in one process, and decode it in another.
+
+    Args:
+        name: Of the row, and in errors.
+        command: A process as `compressor_process` describes it, without verb and file.
+        documents: uint8 `[n]` each, in order.
+        parameters: Settings in words.
+
+    Returns:
+        The row, as if the documents were one.
+
+    Raises:
+        DataError: The encoder failed; a decoder that fails is a result.
+
+    """
+    raw = sum(len(document) for document in documents)
+    back: dict[str, Any] | None = None
+    failure = None
+    with tempfile.TemporaryDirectory(prefix="bytelm-") as folder:
+        path = str(Path(folder) / "compressed")
+        try:
+            told = _figures([*command, "encode", path], [raw], _pieces(documents))
+        except _ChildError as error:
+            raise DataError(f"{name}: the encoder {error}") from error
+        try:
+            back = _figures([*command, "decode", path], [raw])
+        except _ChildError as error:
+            failure = f"the decoder {error}"
+    if back is not None and back["digest"] != told["digest"]:
+        failure = "decodes to other bytes"
+    (size,) = told["sizes"]
+    return CompressorResult(
+        name=name,
+        bytes=size,
+        bits_per_byte=_bits_per_byte(size, raw),
+        per_file_bits_per_byte=_bits_per_byte(size, raw),
+        parameters=parameters,
+        encode=_effort(told),
+        decode=None if back is None else _effort(back),
+        failure=failure,
+        model_bytes=told["model_bytes"],
+    )
+
+
+def _run(name: str, documents: Sequence[np.ndarray]) -> CompressorResult:
+    compressor = COMPRESSORS[name]
+    if importlib.util.find_spec(compressor.module) is None:
         return CompressorResult(
-            name=compressor.name,
+            name=name,
             bytes=None,
             bits_per_byte=None,
             per_file_bits_per_byte=None,
             parameters=compressor.parameters,
             missing=f"pip install 'bytelm[compressors]' (or {compressor.package})",
         )
-    raw = sum(len(document) for document in documents)
-    stream = compressor.size(_pieces(documents), raw)
+    # Without -P the script's folder, where a `statistics` lies, would hide Python's own modules.
+    command = [sys.executable, "-P", compressor_process.__file__, name]
+    found = measure(name, command, documents, parameters=compressor.parameters)
     # One document is its own stream: the slow compressors need not read it twice.
-    apart = (
-        stream
-        if len(documents) == 1
-        else sum(compressor.size(_pieces([document]), len(document)) for document in documents)
-    )
-    return CompressorResult(
-        name=compressor.name,
-        bytes=stream,
-        bits_per_byte=_bits_per_byte(stream, raw),
-        per_file_bits_per_byte=_bits_per_byte(apart, raw),
-        parameters=compressor.parameters,
-    )
+    if len(documents) == 1:
+        return found
+    lengths = [len(document) for document in documents]
+    try:
+        apart = sum(_figures([*command, "sizes"], lengths, _pieces(documents))["sizes"])
+    except _ChildError as error:
+        raise DataError(f"{name}: the encoder {error}") from error
+    return replace(found, per_file_bits_per_byte=_bits_per_byte(apart, sum(lengths)))
 
 
 def reference_compressors(
     documents: Sequence[np.ndarray], *, on_progress: Callable[[str], None] | None = None
 ) -> list[CompressorResult]:
-    """Compress the documents with xz, bzip2, zstd, brotli and ppmd.
+    """Compress the documents with gzip, bzip2, xz, zstd, brotli and ppmd, and back.
 
     Args:
         documents: Held-out documents, uint8 `[n]` each, in the order they form one stream.
@@ -170,6 +226,9 @@ def reference_compressors(
     Returns:
         One row per compressor, always all of them: one whose binding is not installed has
         `missing` set and no figures.
+
+    Raises:
+        DataError: A compressor failed, a full disk included.
 
     """
     raw = sum(len(document) for document in documents)
@@ -180,14 +239,17 @@ def reference_compressors(
             raw / 1e6,
         )
     results = []
-    for compressor in _COMPRESSORS:
+    for name in COMPRESSOR_NAMES:
         if on_progress is not None:
-            on_progress(compressor.name)
-        results.append(_run(compressor, documents))
+            on_progress(name)
+        results.append(_run(name, documents))
     return results
 
 
 def best_compressor(results: Sequence[CompressorResult]) -> CompressorResult | None:
-    """Return the row with the fewest bits per byte as one stream; None where none ran."""
-    ran = [result for result in results if result.bytes]
+    """Return the row with the fewest bits per byte as one stream; None where none ran.
+
+    A stream that does not decode is no compressor's.
+    """
+    ran = [result for result in results if result.bytes and not result.failure]
     return min(ran, key=lambda result: result.bytes or 0, default=None)

@@ -9,6 +9,7 @@ the jackknife, as in Efron and Tibshirani (1993), chapter 14.
 Shape key: N units (documents or blocks), R replicates.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -172,3 +173,26 @@ def _sign_flip_p_value(gaps: np.ndarray, *, replicates: int, seed: int) -> float
         signs = generator.integers(0, 2, size=(rows, len(gaps)), dtype=np.int8) * 2 - 1
         as_far += int((np.abs(signs @ gaps) >= observed - tolerance).sum())
     return (as_far + 1) / (replicates + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust the p-values of a family of tests, so that one false claim is as rare as of one test.
+
+    Source: Holm (1979), "A simple sequentially rejective multiple test procedure".
+
+    Args:
+        p_values: One for each test, in any order.
+
+    Returns:
+        Adjusted p-values in the same order, at most 1, as ordered as they were.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    for place, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted

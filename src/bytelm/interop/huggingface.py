@@ -21,8 +21,8 @@ from torch import Tensor
 
 from bytelm import models
 from bytelm.config import to_dict
-from bytelm.data import cache_directory
 from bytelm.errors import CheckpointError, ConfigError
+from bytelm.files import cache_directory
 from bytelm.interop import blt, byte_gpt, mistral, released
 from bytelm.interop.card import card
 from bytelm.interop.names import blt_names
@@ -35,7 +35,7 @@ from bytelm.interop.weight_files import (
     open_weights,
     read_json,
 )
-from bytelm.models import BLT, ByteGPT, ByteModel, EntropyLM, Ngram
+from bytelm.models import BLT, ByteGPT, ByteModel, EntropyLM, Ngram, Recurrent
 from bytelm.training import checkpoints, resume, run_directory
 from bytelm.training.initial import fingerprint_of
 from bytelm.training.loading import load_model
@@ -130,6 +130,11 @@ def _exported(model: ByteModel) -> _Exported:
             raise ConfigError(
                 "an n-gram model is counts, not weights: transformers has no architecture for it; "
                 "export a model of kind blt, byte-gpt or entropy-lm"
+            )
+        case Recurrent():
+            raise ConfigError(
+                "a recurrent model is the codec's: transformers has no architecture for it; export "
+                "a model of kind blt, byte-gpt or entropy-lm"
             )
         case BLT():
             blt.refuse_what_the_format_lacks(model)

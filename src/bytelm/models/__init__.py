@@ -4,6 +4,7 @@ byte_gpt.py    a plain byte transformer: the strong baseline
 entropy_lm.py  a small windowed byte transformer: where is the next byte hard to predict?
 ngram.py       integer counts: the same question without training
 blt.py         the Byte Latent Transformer
+recurrent.py   a gated recurrence with hashed n-grams: the model of the codec
 cost.py        parameters and FLOPs of any of them, from its configuration alone
 """
 
@@ -18,10 +19,11 @@ from bytelm.models.blt import BLT, BLTConfig
 from bytelm.models.byte_gpt import ByteGPT, ByteGPTConfig
 from bytelm.models.entropy_lm import EntropyLM, EntropyLMConfig
 from bytelm.models.ngram import Ngram, NgramConfig
+from bytelm.models.recurrent import Recurrent, RecurrentConfig
 from bytelm.patching import Patcher
 
-ModelConfig = ByteGPTConfig | EntropyLMConfig | NgramConfig | BLTConfig
-ByteModel = ByteGPT | EntropyLM | Ngram | BLT
+ModelConfig = ByteGPTConfig | EntropyLMConfig | NgramConfig | BLTConfig | RecurrentConfig
+ByteModel = ByteGPT | EntropyLM | Ngram | BLT | Recurrent
 EntropySource = EntropyLM | Ngram
 
 
@@ -50,6 +52,8 @@ def build(
             return EntropyLM(config)
         case NgramConfig():
             return Ngram(config)
+        case RecurrentConfig():
+            return Recurrent(config)
 
 
 def definition(model: ByteModel) -> dict[str, Any]:
@@ -114,6 +118,8 @@ __all__ = [
     "Ngram",
     "NgramConfig",
     "Patcher",
+    "Recurrent",
+    "RecurrentConfig",
     "build",
     "definition",
     "from_definition",

@@ -87,7 +87,7 @@ class SquaredReLU(nn.Module):
         self.up_proj = Linear(dim, hidden_dim)
         self.down_proj = Linear(hidden_dim, dim)
 
-    def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+    def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         """Apply to every position alone."""
         return self.down_proj(F.relu(self.up_proj(x)).square())
 

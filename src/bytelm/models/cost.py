@@ -16,6 +16,7 @@ from bytelm.models.blt import BLT, BLTConfig, CrossAttention
 from bytelm.models.byte_gpt import ByteGPT
 from bytelm.models.entropy_lm import EntropyLM
 from bytelm.models.ngram import NgramConfig
+from bytelm.models.recurrent import Recurrent
 from bytelm.nn.attention import Attention
 from bytelm.patching import Static
 
@@ -102,7 +103,23 @@ def flops_per_byte(model: nn.Module, *, mean_patch_bytes: float = 1.0) -> float:
             return _linear_flops(model) + _attention_flops(model, float(model.config.context_bytes))
         case BLT():
             return _blt_flops(model, mean_patch_bytes)
+        case Recurrent():
+            return _linear_flops(model)
     return 0.0
+
+
+def total_flops_per_byte(model: nn.Module, *, mean_patch_bytes: float = 1.0) -> float:
+    """FLOPs of one forward pass for one byte, as `flops_per_byte`, a BLT's entropy model included.
+
+    Args:
+        model: Any model; it may be on the meta device.
+        mean_patch_bytes: Bytes per patch (BLT only).
+
+    """
+    flops = flops_per_byte(model, mean_patch_bytes=mean_patch_bytes)
+    if isinstance(model, BLT) and model.entropy_model is not None:
+        flops += flops_per_byte(model.entropy_model)
+    return flops
 
 
 def _blt_flops(model: BLT, mean_patch_bytes: float) -> float:

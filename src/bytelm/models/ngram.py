@@ -153,7 +153,11 @@ class Ngram(nn.Module):
 
         At least 1 each; a row's sum is close to 2**30 and not exactly it. The same on any machine.
         """
-        contexts, place = np.unique(self._document_states(data, history), return_inverse=True)
+        return self.state_weights(self._document_states(data, history))
+
+    def state_weights(self, states: np.ndarray) -> np.ndarray:
+        """The integers of `weights`, int64 `[n, 256]`, in the contexts of `row_states`."""
+        contexts, place = np.unique(states, return_inverse=True)
         return self._weights(contexts)[place]
 
     def document_entropies(self, data: np.ndarray, history: np.ndarray) -> np.ndarray:

@@ -85,10 +85,22 @@ class HashNgrams(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_tables * num_buckets, dim))
         self.weight.is_hash_table = True  # pyright: ignore[reportAttributeAccessIssue]
 
-    def forward(self, windows: Int[Tensor, "N W"]) -> Float[Tensor, "N D"]:
-        """Sum of the rows of all n-grams that end at each position."""
+    def forward(self, windows: Int[Tensor, "N W"], *, dropout: float = 0.0) -> Float[Tensor, "N D"]:
+        """Sum of the rows of all n-grams that end at each position.
+
+        Args:
+            windows: Of `ngram_windows` or an `IdHistory`.
+            dropout: Probability that a row is left out, and learns nothing; the others count more.
+
+        """
         buckets = hash_windows(windows, self.powers, self.num_buckets) + self.first_buckets
-        return F.embedding_bag(buckets, self.weight, mode="sum", sparse=True)
+        if not dropout:
+            return F.embedding_bag(buckets, self.weight, mode="sum", sparse=True)
+        kept = torch.rand(buckets.shape, device=buckets.device) >= dropout
+        counts = kept.sum(1)
+        begins = counts.cumsum(0) - counts
+        rows = F.embedding_bag(buckets[kept], self.weight, begins, mode="sum", sparse=True)
+        return rows / (1 - dropout)
 
 
 class IdHistory:

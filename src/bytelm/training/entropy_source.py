@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from bytelm.config import to_dict
-from bytelm.data import Corpus, cache_directory
+from bytelm.data import Corpus
 from bytelm.errors import ConfigError
+from bytelm.files import cache_directory
 from bytelm.models import EntropyLM, EntropySource, Ngram
 from bytelm.models.entropy_lm import entropy_nats
 from bytelm.patching import Patcher, calibrate_threshold

@@ -30,8 +30,9 @@ import numpy as np
 import torch
 
 from bytelm.config import to_dict
-from bytelm.data import Corpus, Stream, StreamStarts, cache_directory
+from bytelm.data import Corpus, Stream, StreamStarts
 from bytelm.errors import DataError
+from bytelm.files import cache_directory
 from bytelm.models import BLT, ByteModel, EntropyLM, EntropySource, Ngram, definition
 from bytelm.patching import Patcher, PatchState
 from bytelm.patching.stream import Reads

@@ -39,25 +39,29 @@ _CHOOSE = "restore it from a copy, or choose another --out"
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+def locked(
+    path: Path, *, wait: bool = False, marker: str = CONFIG, what: str = "run"
+) -> Iterator[None]:
     """Own a run directory, which is made if needed, until the block ends or the process dies.
 
     Args:
         path: The directory.
         wait: Wait for another process that owns it, instead of raising an error.
+        marker: The file that tells such a directory from any other.
+        what: What it holds, for messages.
 
     Raises:
-        RunError: Another process trains there, the folder cannot be made, or it holds other things.
+        RunError: Another process owns it, the folder cannot be made, or it holds other things.
 
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise RunError(f"{path} cannot be a run directory: {error.strerror}") from error
+        raise RunError(f"{path} cannot be a {what} directory: {error.strerror}") from error
     try:
         _lock(path, descriptor, wait=wait)
-        _refuse_foreign(path)
+        _refuse_foreign(path, marker, what)
         yield
     finally:
         os.close(descriptor)
@@ -71,20 +75,20 @@ def _lock(path: Path, descriptor: int, *, wait: bool) -> None:
             raise RunError(f"{path / LOCK} cannot be locked: {error.strerror}") from error
         owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
         raise RunError(
-            f"{path} is being trained by process {owner or 'unknown'}; "
+            f"{path} is in use by process {owner or 'unknown'}; "
             "wait for it, stop it, or choose another --out"
         ) from error
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
-def _refuse_foreign(path: Path) -> None:
+def _refuse_foreign(path: Path, marker: str, what: str) -> None:
     names = {entry.name for entry in path.iterdir()}
     # A process that was killed may have left a file that had not got its name yet.
     foreign = {name for name in names if name != LOCK and not name.startswith(TEMPORARY)}
-    if foreign and CONFIG not in names:
+    if foreign and marker not in names:
         raise RunError(
-            f"{path} is not empty and holds no run ({sorted(foreign)[0]!r} is in it); "
+            f"{path} is not empty and holds no {what} ({sorted(foreign)[0]!r} is in it); "
             "choose another --out"
         )
 
@@ -183,9 +187,19 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         RunError: It cannot be written.
 
     """
+    write_file(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file so that nobody sees half of it.
+
+    Raises:
+        RunError: It cannot be written.
+
+    """
     aside = path.with_name(f"{TEMPORARY}{path.name}")
     try:
-        aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        aside.write_bytes(content)
         aside.replace(path)
     except OSError as error:
         aside.unlink(missing_ok=True)

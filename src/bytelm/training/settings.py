@@ -53,6 +53,10 @@ class DataConfig:
         if self.stride is not None and self.stride < 1:
             raise ValueError(f"stride must be at least 1 or none, got {self.stride}")
 
+    def resolved(self) -> "DataConfig":
+        """The same data, named by absolute paths."""
+        return replace(self, paths=tuple(_absolute(path) for path in self.paths))
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -266,7 +270,7 @@ class RunConfig:
         An entropy recipe without `data.paths` stays without them. It means this run's data whatever
         they are, so the same settings with other data have an entropy model of those data.
         """
-        data = replace(self.data, paths=tuple(_absolute(path) for path in self.data.paths))
+        data = self.data.resolved()
         entropy = self.entropy
         if isinstance(entropy, EntropyRun):
             entropy = replace(entropy, path=_absolute(entropy.path))

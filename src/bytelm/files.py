@@ -48,6 +48,6 @@ def write_aside(path: Path) -> Iterator[BinaryIO]:
             raise
     except OSError as error:
         raise DataError(
-            f"cannot write {path}: {error.strerror or error}; free some space, or name another "
-            "folder with the environment variable BYTELM_CACHE"
+            f"cannot write {path}: {error.strerror or error}; free some space, or write to another "
+            "folder (of derived files: the environment variable BYTELM_CACHE)"
         ) from error

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bytelm.data.cache import cache_directory, write_aside
 from bytelm.errors import DataError
+from bytelm.files import cache_directory, write_aside
 
 
 def test_the_own_variable_wins_then_xdg_then_home(monkeypatch):
