@@ -16,7 +16,7 @@ import numpy as np
 import zstandard
 
 from bytelm.compression import coder, frames
-from bytelm.compression.container import MAX_LANES, Mode, least_payload
+from bytelm.compression.container import MAX_LANES, NEEDS_MODEL, Mode, least_payload
 from bytelm.compression.frames import CodecModel
 from bytelm.errors import CompressionError, DamagedError
 
@@ -25,8 +25,8 @@ _LOGGER = logging.getLogger(__name__)
 ModeName = Literal["auto", "model", "mixed", "mixer", "zstd", "stored"]
 
 _SAMPLE_BYTES = 1 << 16
-"""What is coded to see which way is worth it, at most; a sixteenth of the frame at least. With the
-mixer alone, shorter frames are coded at once."""
+"""What is coded to see which way is worth it: so much, or a sixteenth of the frame if that is less.
+With the mixer alone, shorter frames are coded at once."""
 
 _HOPELESS = 0.998
 """A frame is not given to the mixer if neither a sample of it nor zstd gets below this share."""
@@ -124,11 +124,8 @@ def decompress_frame(
 
 def lanes_of(mode: Mode, num_bytes: int, wanted: int | None, model: CodecModel | None) -> int:
     """How many lanes a frame gets: as wanted, or what suits the model, and never an empty one."""
-    lanes = wanted
-    if lanes is None:
-        has_model = mode in (Mode.MODEL, Mode.MIXED) and model is not None
-        lanes = model.lanes(num_bytes) if has_model and model is not None else 1
-    return max(1, min(lanes, num_bytes, MAX_LANES))
+    suited = 1 if model is None or mode not in NEEDS_MODEL else model.lanes(num_bytes)
+    return max(1, min(wanted or suited, num_bytes, MAX_LANES))
 
 
 def _best(data: np.ndarray, stored: Payload, work: Work) -> Payload:

@@ -116,7 +116,6 @@ _WORK: Final = _SUMS + SETS
 _MATCH_LEAST: Final = 6
 """Bytes that agree before a match is followed."""
 _MATCH_MOST: Final = 65535
-_CONTROL: Final = 9
 """Bytes below it are hardly ever text."""
 _BINARY: Final = 2048
 """Share of such bytes, of 2**16, from which a lane is taken for something else than text."""
