@@ -165,9 +165,11 @@ def test_a_model_of_nothing_is_refused(toy_sessions: list[ToySession]) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"beams": 0}, "beams must be a whole number, at least 1, got 0"),
+        ({"beams": 0}, "beams must be a whole number, 1 to 1024, got 0"),
         ({"beams": 2, "n_best": 3}, "n_best, of the beams, must be a whole number, 1 to 2, got 3"),
-        ({"length_penalty": math.inf}, "length_penalty must be a finite number"),
+        ({"length_penalty": math.inf}, "length_penalty must be a number from -100 to 100"),
+        ({"length_penalty": math.nan}, "length_penalty must be a number from -100 to 100"),
+        ({"beams": 1025}, "beams"),
     ],
 )
 def test_settings_out_of_range(bad: dict, message: str) -> None:

@@ -17,7 +17,7 @@ from bytelm.experiments.runner import stage_keys
 from bytelm.training.settings import DataConfig
 from test_architecture import configs, names_read
 
-PLANS = sorted((Path(__file__).parents[2] / "plans").glob("*.toml"))
+PLANS = sorted((Path(__file__).parents[2] / "plans").glob("compression*.toml"))
 
 TEXT = b"It was the best of times, it was the worst of times. " * 200
 

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from bytelm.training import loop
-from bytelm.training.loop import Cadence, Hooks, RunState, run_loop
+from bytelm.training.loop import Cadence, Evaluation, Hooks, RunState, run_loop
 from bytelm.training.step import Update
 
 
@@ -31,9 +31,9 @@ class Diary:
         self.entries.append(f"update {state.step}")
         return Update(nll_nats=10.0, scored=20, grad_norm=1.0, micro_rows=3), 0.5
 
-    def evaluate(self, state: RunState) -> float:
+    def evaluate(self, state: RunState) -> Evaluation:
         self.entries.append("evaluate")
-        return next(self.valid)
+        return Evaluation(bpb=next(self.valid))
 
 
 def cadence(**changes) -> Cadence:

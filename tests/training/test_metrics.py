@@ -48,6 +48,7 @@ def test_a_line_holds_these_keys(tmp_path: Path) -> None:
         "lr": 0.01,
         "train_bpb": 3.0,
         "valid_bpb": 2.5,
+        "valid_exact_match": None,
         "grad_norm": 0.5,
         "bytes_per_second": 10000.0,
         "seconds": 0.1,

@@ -120,10 +120,10 @@ def test_an_interrupted_run_saves_and_goes_on_bit_for_bit(
     assert content(tmp_path / "straight") == content(tmp_path / "interrupted")
 
 
-def kill_and_resume(tmp_path: Path, kills: int) -> None:
+def kill_and_resume(model: str, tmp_path: Path, kills: int) -> None:
     script = Path(__file__).with_name("kill_and_resume.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "kills"), str(kills), "0"],
+        [sys.executable, str(script), model, str(tmp_path / "kills"), str(kills), "0"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -134,12 +134,13 @@ def kill_and_resume(tmp_path: Path, kills: int) -> None:
 
 
 def test_sigkill_three_times_then_resume_is_bit_exact(tmp_path: Path) -> None:
-    kill_and_resume(tmp_path, 3)
+    kill_and_resume("blt", tmp_path, 3)
 
 
 @pytest.mark.slow
-def test_sigkill_ten_times_then_resume_is_bit_exact(tmp_path: Path) -> None:
-    kill_and_resume(tmp_path, 10)
+@pytest.mark.parametrize("model", ["blt", "pairs"])
+def test_sigkill_ten_times_then_resume_is_bit_exact(tmp_path: Path, model: str) -> None:
+    kill_and_resume(model, tmp_path, 10)
 
 
 def test_a_finished_run_is_left_alone(tmp_path: Path, data: Path) -> None:
@@ -299,7 +300,7 @@ def test_one_row_that_does_not_fit_says_so(tmp_path, data, monkeypatch) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Stepper, "update", full)
-    with pytest.raises(RunError, match=r"single row of 32 bytes; lower model\.context_bytes"):
+    with pytest.raises(RunError, match=r"single row; lower model\.context_bytes \(now 32\)"):
         run(entropy_config(data), tmp_path / "out")
 
 

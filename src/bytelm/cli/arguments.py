@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import re
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -109,14 +110,30 @@ def add_device(group: argparse._ActionsContainer) -> None:
     group.add_argument("--threads", type=thread_count, metavar="N", help="CPU threads")
 
 
-def load_config(cls: type[T], args: argparse.Namespace) -> T:
-    """Build the configuration from the recipe, its settings and the training flags."""
+@typing.overload
+def load_config(cls: type[T], args: argparse.Namespace) -> T: ...
+
+
+@typing.overload
+def load_config(cls: Any, args: argparse.Namespace) -> Any: ...
+
+
+def load_config(cls: Any, args: argparse.Namespace) -> Any:
+    """Build the configuration from the recipe, its settings and flags that are short for one."""
     overrides: dict[str, Any] = dict(config.parse_overrides(args.settings))
     for name, setting in [
         ("data", "data.paths"),
         ("steps", "training.steps"),
         ("seed", "training.seed"),
         ("seeds", "seeds"),
+        ("train_csv", "data.train_csv"),
+        ("test_csv", "data.test_csv"),
+        ("match", "match"),
+        ("patch_sizes", "patch_sizes"),
+        ("tune_epochs", "search.epochs"),
+        ("max_trials", "search.trials"),
+        ("storage", "search.storage"),
+        ("grid", "search.space"),
         ("device", "hardware.device"),
         ("threads", "hardware.threads"),
         ("save_every", "training.save_every"),

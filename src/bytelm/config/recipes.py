@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,11 +20,19 @@ MAX_FILE_BYTES = 1 << 20
 _FLAG = re.compile(r"--(?P<no>no-)?(?P<name>[A-Za-z_][\w.-]*)(?:=(?P<value>.*))?", re.DOTALL)
 
 
-def load(cls: type[T], path: str | Path, overrides: Mapping[str, object] | None = None) -> T:
+@typing.overload
+def load(cls: type[T], path: str | Path, overrides: Mapping[str, object] | None = None) -> T: ...
+
+
+@typing.overload
+def load(cls: Any, path: str | Path, overrides: Mapping[str, object] | None = None) -> Any: ...
+
+
+def load(cls: Any, path: str | Path, overrides: Mapping[str, object] | None = None) -> Any:
     """Read a recipe, apply its `extends` and then the flags.
 
     Args:
-        cls: The dataclass to build.
+        cls: The dataclass to build, or a union of dataclasses, of which `kind` chooses one.
         path: A TOML or JSON file, or the name of a recipe that ships with the package.
         overrides: Dotted name to value, from `parse_overrides`. A string is read as the type of
             its field; anything else is taken as it is.

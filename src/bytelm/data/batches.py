@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bytelm.data.corpus import Corpus, starts_of
@@ -55,6 +55,10 @@ class Batch:
         """Copy to a device; the same tensors when they are there already."""
         starts = None if self.starts is None else self.starts.to(device)
         return Batch(self.ids.to(device), self.targets.to(device), starts)
+
+    def logits(self, model: torch.nn.Module) -> Float[Tensor, "R T V"]:
+        """What a model predicts, with the patches that the batch brings where it brings some."""
+        return model(self.ids) if self.starts is None else model(self.ids, self.starts)
 
 
 class Batches:

@@ -22,6 +22,8 @@ class Purpose(IntEnum):
     PHASE = 2
     ROWS = 3
     SHINGLES = 4
+    PAIRS = 5
+    PAIR_BATCHES = 6
 
 
 def keyed_hash(indices: np.ndarray, *, seed: int, purpose: Purpose, stream: int = 0) -> np.ndarray:

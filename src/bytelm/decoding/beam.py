@@ -22,6 +22,12 @@ from bytelm.decoding.session import Session
 from bytelm.errors import CheckpointError
 from bytelm.vocab import NUM_BYTES
 
+MAX_BEAMS = 1024
+"""Each is a row of the model."""
+
+MAX_LENGTH_PENALTY = 100
+"""A length to this power still is a float."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Beams:
@@ -40,10 +46,13 @@ class Beams:
     """Only bytes that keep the text UTF-8, and that let it end whole. Scores stay the model's."""
 
     def __post_init__(self) -> None:
-        whole("beams", self.beams, low=1)
+        whole("beams", self.beams, low=1, high=MAX_BEAMS)
         whole("n_best, of the beams,", self.n_best, low=1, high=self.beams)
-        if not math.isfinite(self.length_penalty):
-            raise ValueError(f"length_penalty must be a finite number, got {self.length_penalty}")
+        if not abs(self.length_penalty) <= MAX_LENGTH_PENALTY:
+            raise ValueError(
+                f"length_penalty must be a number from {-MAX_LENGTH_PENALTY} to "
+                f"{MAX_LENGTH_PENALTY}, got {self.length_penalty}"
+            )
 
     def score(self, log_prob: float, length: int) -> float:
         """What hypotheses are compared by; higher is better."""

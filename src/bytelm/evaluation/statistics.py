@@ -15,7 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-_REPLICATES = 2000
+REPLICATES = 2000
 """Enough that a 95 % end moves by less than 3 % of the interval's width between seeds."""
 
 _CELLS_AT_ONCE = 1 << 22
@@ -26,19 +26,27 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True, kw_only=True)
 class PairedDifference:
-    """How much more one model pays than another on the same units."""
+    """How far the figures of two models lie apart on the same units."""
 
     difference: float
     """Ratio of the first minus ratio of the second, in the unit of the ratio (bits per byte)."""
     interval: tuple[float, float]
-    """Confidence interval of the difference (BCa bootstrap over units)."""
+    """Confidence interval of the difference; the function that made it says how."""
     p_value: float
-    """Two-sided sign-flip permutation test of "no difference"; never below 1 / (replicates + 1)."""
+    """Of "no difference", two-sided; never below 1 / (replicates + 1)."""
     num_units: int
     """Units that were paired."""
 
 
-def _checked(numerators: np.ndarray, denominators: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def checked_units(
+    numerators: np.ndarray, denominators: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as float64, or say why no ratio of them can be resampled.
+
+    Raises:
+        ValueError: Fewer than 2 units, an empty unit, a number that is not finite.
+
+    """
     numerators = np.asarray(numerators, dtype=np.float64)
     denominators = np.asarray(denominators, dtype=np.float64)
     if numerators.ndim != 1 or numerators.shape != denominators.shape:
@@ -55,10 +63,13 @@ def _checked(numerators: np.ndarray, denominators: np.ndarray) -> tuple[np.ndarr
     return numerators, denominators
 
 
-def _resampled_ratios(
+def resampled_ratios(
     numerators: np.ndarray, denominators: np.ndarray, *, replicates: int, seed: int
 ) -> np.ndarray:
-    """Return the ratio of sums of each of R resamples of the N units."""
+    """Return the ratio of sums of each of R resamples of the N units, `[R]`.
+
+    The same seed and number of units pick the same units.
+    """
     generator = np.random.default_rng(seed)
     num_units = len(numerators)
     at_once = max(1, _CELLS_AT_ONCE // num_units)
@@ -76,7 +87,7 @@ def bootstrap_ratio(
     denominators: np.ndarray,
     *,
     confidence: float = 0.95,
-    replicates: int = _REPLICATES,
+    replicates: int = REPLICATES,
     seed: int = 0,
 ) -> tuple[float, float]:
     """Bound `sum(numerators) / sum(denominators)` by a BCa bootstrap over units.
@@ -97,9 +108,9 @@ def bootstrap_ratio(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
-    numerators, denominators = _checked(numerators, denominators)
+    numerators, denominators = checked_units(numerators, denominators)
     observed = numerators.sum() / denominators.sum()
-    ratios = _resampled_ratios(numerators, denominators, replicates=replicates, seed=seed)
+    ratios = resampled_ratios(numerators, denominators, replicates=replicates, seed=seed)
 
     left_out = (numerators.sum() - numerators) / (denominators.sum() - denominators)
     deviations = left_out.mean() - left_out
@@ -125,7 +136,7 @@ def paired_difference(
     denominators: np.ndarray,
     *,
     confidence: float = 0.95,
-    replicates: int = _REPLICATES,
+    replicates: int = REPLICATES,
     seed: int = 0,
 ) -> PairedDifference:
     """Compare two models on the same documents.
@@ -139,7 +150,8 @@ def paired_difference(
         seed: The same arguments give the same result.
 
     Returns:
-        The difference of the two ratios: below 0 where the first model is better.
+        The difference of the two ratios, below 0 where the first model pays less, with a BCa
+        interval over units and a sign-flip permutation test.
 
     Raises:
         ValueError: Lengths differ, or as in `bootstrap_ratio`.
@@ -150,7 +162,7 @@ def paired_difference(
             f"expected the same documents twice, got {np.shape(first)} and {np.shape(second)}"
         )
     gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    gaps, sizes = _checked(gaps, denominators)
+    gaps, sizes = checked_units(gaps, denominators)
     interval = bootstrap_ratio(gaps, sizes, confidence=confidence, replicates=replicates, seed=seed)
     return PairedDifference(
         difference=float(gaps.sum() / sizes.sum()),

@@ -1,21 +1,26 @@
 """Plans: what a study varies and measures, as TOML; found, run, and reported on by their kind.
 
-`plans/NAME.toml` is a plan at its full scale and `plans/NAME-quick.toml`, which extends it, the
-same plan in minutes. A study of the same kind with other settings is another file, not other code.
+`plans/NAME.toml` is a plan at its full scale. `plans/NAME-quick.toml`, which extends it, is the
+same plan in minutes, and `plans/NAME-tune.toml` the plan after a search of its settings. A study
+of the same kind with other settings is another file, not other code.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bytelm import config
 from bytelm.errors import ConfigError
-from bytelm.experiments import compression, results
+from bytelm.experiments import comparison, compression, results
+from bytelm.experiments.comparison import ComparisonPlan
 from bytelm.experiments.compression import CompressionPlan
 from bytelm.experiments.document import Document
 from bytelm.experiments.results import Record
-from bytelm.experiments.study import run_study, write_report
+from bytelm.experiments.store import RESULTS
+from bytelm.experiments.study import Beside, run_study, write_report
 from bytelm.training import environment
 
-Plan = CompressionPlan
+Plan = CompressionPlan | ComparisonPlan
 """Every kind of plan; `kind` in the file tells them apart."""
 
 
@@ -73,17 +78,26 @@ def run_plan(plan: Plan, out: Path) -> Record:
 
     """
     plan = plan.resolved()
+    tables = config.to_dict(plan)
+    keep = None
     match plan:
         case CompressionPlan():
             test = compression.HeldOut(plan)
             stages, data = compression.list_stages(plan, test), test.describe()
+        case ComparisonPlan():
+            rows = comparison.Rows(plan)
+            stages, data = comparison.list_stages(plan, rows), rows.describe()
+            tables = plan.for_record()
+            keep = partial(comparison.keep_best, out=out)
     return run_study(
         out,
-        plan=config.to_dict(plan),
+        plan=tables,
         data=data,
         environment=environment.describe(environment.resolve_device(plan.hardware.device)),
         stages=stages,
         document=_document,
+        files=_files,
+        keep=keep,
     )
 
 
@@ -97,15 +111,28 @@ def rebuild(out: Path) -> list[Path]:
         BytelmError: There is no study, or its record cannot be read or the report not be written.
 
     """
-    return write_report(out, _document(results.read(out)))
+    record = results.read(out)
+    if record.plan["kind"] == ComparisonPlan.kind:
+        comparison.check(record, where=out / RESULTS / results.FILE)
+    return write_report(out, _document(record), _files(record))
 
 
 def _document(record: Record) -> Document:
     """Make the report of a record by the kind of its plan."""
-    kinds = {CompressionPlan.kind: compression.document}
+    kinds: dict[str, Callable[[Record], Document]] = {
+        CompressionPlan.kind: compression.document,
+        ComparisonPlan.kind: comparison.document,
+    }
     kind = record.plan.get("kind")
     if kind not in kinds:
         raise ConfigError(
             f"the study is of kind {kind!r}; this bytelm reports on: {', '.join(kinds)}"
         )
     return kinds[kind](record)
+
+
+def _files(record: Record) -> Beside | None:
+    """Make what stands beside the report of a record."""
+    if record.plan.get("kind") != ComparisonPlan.kind:
+        return None
+    return Beside(comparison.files(record), comparison.NAMES)

@@ -367,6 +367,7 @@ def _load(foreign: _Foreign, weights: Weights, folder: Path) -> ByteModel:
     if wide - {"F32"}:
         log.info("weights in %s are held as float32 here", ", ".join(sorted(wide - {"F32"})))
     model = models.from_definition(foreign.definition)
+    assert isinstance(model, ByteModel), "no other kind is described"
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             theirs = foreign.names[name]

@@ -5,6 +5,7 @@ entropy_lm.py  a small windowed byte transformer: where is the next byte hard to
 ngram.py       integer counts: the same question without training
 blt.py         the Byte Latent Transformer
 recurrent.py   a gated recurrence with hashed n-grams: the model of the codec
+seq2seq.py     an encoder-decoder over bytes and its patched twin; no language model
 cost.py        parameters and FLOPs of any of them, from its configuration alone
 """
 
@@ -20,11 +21,14 @@ from bytelm.models.byte_gpt import ByteGPT, ByteGPTConfig
 from bytelm.models.entropy_lm import EntropyLM, EntropyLMConfig
 from bytelm.models.ngram import Ngram, NgramConfig
 from bytelm.models.recurrent import Recurrent, RecurrentConfig
+from bytelm.models.seq2seq import PatchEncoderConfig, Seq2Seq, Seq2SeqConfig
 from bytelm.patching import Patcher
 
 ModelConfig = ByteGPTConfig | EntropyLMConfig | NgramConfig | BLTConfig | RecurrentConfig
 ByteModel = ByteGPT | EntropyLM | Ngram | BLT | Recurrent
 EntropySource = EntropyLM | Ngram
+AnyModel = ByteModel | Seq2Seq
+"""What a checkpoint may hold: a model of bytes, or one that maps an input to a target."""
 
 
 def build(
@@ -56,9 +60,9 @@ def build(
             return Recurrent(config)
 
 
-def definition(model: ByteModel) -> dict[str, Any]:
+def definition(model: AnyModel) -> dict[str, Any]:
     """Everything but the weights, as JSON: configuration, patcher, entropy model."""
-    if isinstance(model, BLT):
+    if isinstance(model, BLT | Seq2Seq) and model.patcher is not None:
         source = model.entropy_model
         return {
             "model": to_dict(model.config),
@@ -68,7 +72,7 @@ def definition(model: ByteModel) -> dict[str, Any]:
     return {"model": to_dict(model.config)}
 
 
-def from_definition(stored: Mapping[str, Any]) -> ByteModel:
+def from_definition(stored: Mapping[str, Any]) -> AnyModel:
     """Build the model that `definition` described; its weights are to be loaded.
 
     Raises:
@@ -82,19 +86,23 @@ def from_definition(stored: Mapping[str, Any]) -> ByteModel:
             f"a model definition has the keys {sorted(expected)}, got {sorted(stored)}: "
             "the checkpoint is damaged or of another program"
         )
-    config = from_dict(ModelConfig, stored["model"], where="model")
+    config = from_dict(ModelConfig | Seq2SeqConfig, stored["model"], where="model")
     if "patcher" not in stored:
-        return build(config)
+        return Seq2Seq(config) if isinstance(config, Seq2SeqConfig) else build(config)
     patcher = from_dict(Patcher, stored["patcher"], where="patcher")
     source = None if stored["entropy_model"] is None else from_definition(stored["entropy_model"])
     if not isinstance(source, EntropySource | None):
         raise CheckpointError(f"a {source.config.kind} cannot be an entropy model")
+    if isinstance(config, Seq2SeqConfig):
+        if isinstance(source, EntropyLM):
+            raise CheckpointError("a seq2seq takes its entropies from an ngram, got an entropy-lm")
+        return Seq2Seq(config, patcher, source)
     return build(config, patcher=patcher, entropy_model=source)
 
 
 Role = Literal["matrix", "hash_table", "other"]
 
-_NOT_HIDDEN = {"embed", "head"}
+_NOT_HIDDEN = {"embed", "position_embed", "head"}
 
 
 def parameter_role(name: str, parameter: nn.Parameter) -> Role:
@@ -107,6 +115,7 @@ def parameter_role(name: str, parameter: nn.Parameter) -> Role:
 
 __all__ = [
     "BLT",
+    "AnyModel",
     "BLTConfig",
     "ByteGPT",
     "ByteGPTConfig",
@@ -117,9 +126,12 @@ __all__ = [
     "ModelConfig",
     "Ngram",
     "NgramConfig",
+    "PatchEncoderConfig",
     "Patcher",
     "Recurrent",
     "RecurrentConfig",
+    "Seq2Seq",
+    "Seq2SeqConfig",
     "build",
     "definition",
     "from_definition",

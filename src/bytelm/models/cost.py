@@ -17,6 +17,7 @@ from bytelm.models.byte_gpt import ByteGPT
 from bytelm.models.entropy_lm import EntropyLM
 from bytelm.models.ngram import NgramConfig
 from bytelm.models.recurrent import Recurrent
+from bytelm.models.seq2seq import PatchEncoder, Seq2Seq
 from bytelm.nn.attention import Attention
 from bytelm.patching import Static
 
@@ -120,6 +121,48 @@ def total_flops_per_byte(model: nn.Module, *, mean_patch_bytes: float = 1.0) -> 
     if isinstance(model, BLT) and model.entropy_model is not None:
         flops += flops_per_byte(model.entropy_model)
     return flops
+
+
+def flops_per_pair(
+    model: Seq2Seq, *, input_bytes: float, target_bytes: float, mean_patch_bytes: float = 1.0
+) -> float:
+    """FLOPs of an encoder-decoder's forward pass for one pair; training takes three times as many.
+
+    Args:
+        model: It may be on the meta device.
+        input_bytes: Of the input.
+        target_bytes: Of the target; its end is one position more.
+        mean_patch_bytes: Bytes per patch, for a model with patches.
+
+    """
+    config, own = model.config, model.config.patches
+    units = input_bytes / (1.0 if own is None else mean_patch_bytes)
+    vectors = 1 if own is None else own.cross_attn_k
+    written, flops = target_bytes + 1, 0.0
+    if isinstance(model.encoder, PatchEncoder):
+        flops += input_bytes * _linear_flops(model.encoder.layers)
+        flops += units * _linear_flops(model.encoder.pool_proj)
+        flops += len(model.encoder.layers) * _mixing_flops(
+            input_bytes, input_bytes, model.encoder.config.dim
+        )
+    flops += units * _linear_flops(model.encoder_layers)
+    flops += config.n_layers_encoder * _mixing_flops(units, units, config.dim)
+    if model.vectors_proj is not None:
+        flops += units * _linear_flops(model.vectors_proj)
+    asked = sum(
+        _linear_flops(layer.cross.k_proj) + _linear_flops(layer.cross.v_proj)
+        for layer in model.decoder
+    )
+    flops += units * vectors * asked
+    flops += written * (_linear_flops(model.decoder) - asked + _linear_flops(model.head))
+    # Half of the written positions are seen on average.
+    seen = units * vectors + (written + 1) / 2
+    return flops + config.n_layers_decoder * _mixing_flops(written, seen, config.dim)
+
+
+def _mixing_flops(queries: float, keys: float, dim: int) -> float:
+    """Scores and mixing of an attention in which each query sees so many keys."""
+    return 4.0 * queries * keys * dim
 
 
 def _blt_flops(model: BLT, mean_patch_bytes: float) -> float:

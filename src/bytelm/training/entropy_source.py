@@ -7,6 +7,7 @@ and used again by every run that says the same.
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,19 @@ def resolve_patcher(
             "use a data.valid_fraction above 0"
         )
     entropies = [document_entropies(source, data) for data in sample_documents(valid, max_bytes)]
+    return calibrated(config, entropies)
+
+
+def calibrated(
+    config: Calibrated, entropies: Sequence[np.ndarray]
+) -> tuple[Patcher, dict[str, Any]]:
+    """The patcher with the threshold that some documents ask for, and what was found out.
+
+    Args:
+        config: What is wanted.
+        entropies: Of each document, float32 nats of the prediction of each byte.
+
+    """
     found = calibrate_threshold(
         entropies, mean_patch_bytes=config.mean_patch_bytes, patcher=config.start()
     )

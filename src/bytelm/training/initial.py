@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 
 from bytelm.errors import ConfigError, RunError
-from bytelm.models import BLT, ByteModel, Ngram
+from bytelm.models import BLT, AnyModel, ByteModel, Ngram
 from bytelm.training.loading import load_model
 from bytelm.training.settings import EntropyOfInit, Init, RunConfig
 
 log = logging.getLogger(__name__)
 
 
-def fingerprint_of(model: ByteModel) -> str:
+def fingerprint_of(model: AnyModel) -> str:
     """SHA-256 over the names, shapes and values of all weights, those of the entropy model too."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -89,6 +89,18 @@ class Cadence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How good a model is on the validation split."""
+
+    bpb: float
+    """Bits per byte: what decides which step is the best."""
+
+    exact_match: float | None = None
+    """Share of the targets that are predicted without a mistake; None where there are no targets
+    of their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hooks:
     """What the loop calls."""
 
@@ -98,8 +110,8 @@ class Hooks:
     epoch: Callable[[int], int]
     """The epoch in which an update's first row lies."""
 
-    evaluate: Callable[[RunState], float] | None
-    """Bits per byte of the validation split; None where there is none."""
+    evaluate: Callable[[RunState], Evaluation] | None
+    """Measures the validation split; None where there is none."""
 
     record: Sequence[Record]
     """Each is given every row: the file, the display, a sampler."""
@@ -135,11 +147,11 @@ def _step(state: RunState, cadence: Cadence, hooks: Hooks) -> bool:
     state.bytes_seen += update.scored
     state.micro_rows = update.micro_rows
 
-    valid_bpb, improved = None, False
+    evaluation, improved = None, False
     due = state.step % cadence.eval_every == 0 or state.step == cadence.total_steps
     if due and hooks.evaluate is not None:
-        valid_bpb = hooks.evaluate(state)
-        improved = state.note_evaluation(valid_bpb)
+        evaluation = hooks.evaluate(state)
+        improved = state.note_evaluation(evaluation.bpb)
     state.seconds += time.perf_counter() - started
 
     row = Row(
@@ -148,7 +160,8 @@ def _step(state: RunState, cadence: Cadence, hooks: Hooks) -> bool:
         epoch=epoch,
         lr=lr,
         train_bpb=update.bpb,
-        valid_bpb=valid_bpb,
+        valid_bpb=None if evaluation is None else evaluation.bpb,
+        valid_exact_match=None if evaluation is None else evaluation.exact_match,
         grad_norm=update.grad_norm,
         bytes_per_second=rate(update.scored, update_seconds),
         seconds=state.seconds,

@@ -36,6 +36,9 @@ class Row:
     valid_bpb: float | None
     """Bits per byte of the validation split after the update."""
 
+    valid_exact_match: float | None = None
+    """Share of its targets predicted without a mistake, where a model has targets of their own."""
+
     grad_norm: float
     """Before clipping."""
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bytelm import models
 from bytelm.errors import CheckpointError
-from bytelm.models import ByteModel
+from bytelm.models import AnyModel
 from bytelm.training import checkpoints
 from bytelm.training.checkpoints import Checkpoint
 from bytelm.training.loop import RunState
@@ -21,7 +21,7 @@ OPTIMIZER, RANDOM = "optimizer.", "random."
 def save(
     out: Path,
     state: RunState,
-    model: ByteModel,
+    model: AnyModel,
     stepper: Stepper | None = None,
     *,
     keep_every: int | None,

@@ -8,8 +8,8 @@ one would have ended.
 
 import datetime
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,19 +19,15 @@ import torch
 
 from bytelm import models
 from bytelm.data import Batches, Corpus, Overlap, Splits, StreamStarts, build_corpus, split
-from bytelm.errors import ConfigError, DataError, RunError
+from bytelm.errors import ConfigError, DataError
 from bytelm.models import ByteModel, EntropySource, ModelConfig, Ngram, NgramConfig
-from bytelm.training import checkpoints, environment, resume, run_directory
+from bytelm.training import environment, resume, run_directory
 from bytelm.training.checkpoints import Checkpoint
 from bytelm.training.entropy_source import cached_run, load_source, resolve_patcher
 from bytelm.training.initial import with_initial
-from bytelm.training.loading import build_stored
-from bytelm.training.loop import Cadence, Hooks, RunState, run_loop
-from bytelm.training.metrics import MetricsFile, Record, TensorBoard
-from bytelm.training.optimizers import Optimizer
+from bytelm.training.loading import build_byte_model
+from bytelm.training.loop import Cadence, Evaluation, Hooks, RunState, run_loop
 from bytelm.training.patch_store import is_worth_storing, stored_starts
-from bytelm.training.precision import autocast_dtype, gradient_scaler
-from bytelm.training.progress import ProgressDisplay
 from bytelm.training.schedules import lr_scale
 from bytelm.training.settings import (
     Calibrated,
@@ -43,7 +39,8 @@ from bytelm.training.settings import (
     RunConfig,
     TrainingConfig,
 )
-from bytelm.training.step import NotFiniteError, Stepper, Update, is_out_of_memory
+from bytelm.training.step import Stepper, Update
+from bytelm.training.updates import make_stepper, make_update, open_records
 from bytelm.training.validation import Validation, streamed_bits_per_byte
 
 __all__ = [
@@ -248,7 +245,9 @@ def _optimize(start: _Start, checkpoint: Checkpoint | None) -> TrainResult:
         stride=config.data.stride,
     )
     model, facts = _model(start, splits, checkpoint)
-    stepper = _stepper(config, model.to(start.device), start.device)
+    stepper = make_stepper(
+        model.to(start.device), config.optim, precision=training.precision, device=start.device
+    )
     state = RunState(micro_rows=training.batch_rows)
     if checkpoint is not None:
         state = resume.state_of(checkpoint)
@@ -258,7 +257,16 @@ def _optimize(start: _Start, checkpoint: Checkpoint | None) -> TrainResult:
     is_stored = is_worth_storing(model, splits.train, planned_bytes=planned_bytes)
     start.record(splits, first_step=state.step, patch_starts_are_stored=is_stored, **facts)
     with ExitStack() as stack:
-        records = stack.enter_context(_records(start, state))
+        records = stack.enter_context(
+            open_records(
+                start.out,
+                f"{config.model.kind} {start.out.name[:20]}",
+                total_steps=training.steps,
+                first_step=state.step,
+                tensorboard=training.tensorboard,
+                progress=start.progress,
+            )
+        )
         train_starts = valid_starts = None
         if is_stored:
             train_starts = stack.enter_context(stored_starts(model, splits.train))
@@ -286,7 +294,7 @@ def _model(
     """The checkpoint's model, or a fresh one; and what was measured to build it."""
     config = start.config
     if checkpoint is not None:
-        return build_stored(checkpoint), {}
+        return build_byte_model(checkpoint), {}
     if start.initial is not None:
         torch.manual_seed(config.training.seed)
         return start.initial, {}
@@ -340,17 +348,6 @@ def _corpus(data: DataConfig) -> Corpus:
     return build_corpus(data.paths, suffixes=data.suffixes)
 
 
-def _stepper(config: RunConfig, model: ByteModel, device: torch.device) -> Stepper:
-    dtype = autocast_dtype(config.training.precision, device)
-    return Stepper(
-        model,
-        Optimizer(config.optim, model.named_parameters(), role=models.parameter_role),
-        scaler=gradient_scaler(dtype, device),
-        dtype=dtype,
-        device=device,
-    )
-
-
 def _update(
     config: RunConfig,
     out: Path,
@@ -366,31 +363,19 @@ def _update(
         total_steps=config.training.steps,
         history=state.valid_history,
     )
-    batch = batches.batch(state.step, starts)
-    try:
-        update = stepper.update(batch, micro_rows=state.micro_rows, lr_scale=scale)
-    except NotFiniteError as error:
-        last = checkpoints.pointed(out, "last")
-        optim = config.optim
-        raise RunError(
-            f"step {state.step + 1}: {error}. The weights were not changed; the last good "
-            f"checkpoint is {last or 'none, as none was saved yet'}. Try a lower optim.lr (now "
-            f"{optim.lr:g}) or optim.matrix_lr (now {optim.resolved_matrix_lr:g}), or "
-            "training.precision fp32, with another --out"
-        ) from error
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise RunError(
-            f"step {state.step + 1}: out of memory with a single row of "
-            f"{batches.context_bytes} bytes; lower model.context_bytes or the model's sizes"
-        ) from error
-    return update, config.optim.lr * scale
+    return make_update(
+        stepper,
+        batches.batch(state.step, starts),
+        state,
+        lr_scale=scale,
+        out=out,
+        shrink=f"model.context_bytes (now {batches.context_bytes}) or the model's sizes",
+    )
 
 
 def _evaluator(
     config: RunConfig, stepper: Stepper, valid: Corpus, starts: StreamStarts | None
-) -> Callable[[RunState], float] | None:
+) -> Callable[[RunState], Evaluation] | None:
     """What measures the model between updates; None without text to measure it on."""
     if valid.num_bytes < 2:
         return None
@@ -401,38 +386,17 @@ def _evaluator(
         starts=starts,
     )
 
-    def evaluate(state: RunState) -> float:
-        return validation.bits_per_byte(
+    def evaluate(state: RunState) -> Evaluation:
+        bpb = validation.bits_per_byte(
             stepper.model,
             # what fits into memory, found out by the updates
             rows=state.micro_rows,
             device=stepper.device,
             dtype=stepper.dtype,
         )
+        return Evaluation(bpb=bpb)
 
     return evaluate
-
-
-@contextmanager
-def _records(start: _Start, state: RunState) -> Iterator[list[Record]]:
-    """Everything that is given each row: files and the display."""
-    training = start.config.training
-    with ExitStack() as stack:
-        file = MetricsFile(start.out, resume_step=state.step)
-        stack.callback(file.close)
-        records: list[Record] = [file]
-        if training.tensorboard:
-            board = TensorBoard(start.out, resume_step=state.step)
-            stack.callback(board.close)
-            records.append(board)
-        if start.progress:
-            display = ProgressDisplay(
-                f"{start.config.model.kind} {start.out.name[:20]}",
-                total_steps=training.steps,
-                first_step=state.step,
-            )
-            records.append(stack.enter_context(display))
-        yield records
 
 
 def _cadence(config: RunConfig) -> Cadence:

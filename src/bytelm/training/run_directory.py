@@ -104,7 +104,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
     return read_json(file, advice=_CHOOSE) if file.exists() else None
 
 
-def require_same_settings(path: Path, config: RunConfig) -> None:
+def require_same_settings(path: Path, config: object) -> None:
     """Refuse to go on with a run under other settings than it was begun with.
 
     Raises:
@@ -127,7 +127,7 @@ def require_same_settings(path: Path, config: RunConfig) -> None:
         )
 
 
-def write_config(path: Path, config: RunConfig) -> None:
+def write_config(path: Path, config: object) -> None:
     """Record the settings of a new run."""
     if not (path / CONFIG).exists():
         write_json(path / CONFIG, as_json(config))
@@ -175,7 +175,7 @@ def record_start(path: Path, *, data: dict[str, Any], start: dict[str, Any]) -> 
     write_json(path / ENVIRONMENT, {"data": data, "starts": [*starts, start]})
 
 
-def as_json(config: RunConfig) -> dict[str, Any]:
+def as_json(config: object) -> dict[str, Any]:
     """The settings as they look after a trip through JSON."""
     return json.loads(json.dumps(configuration.to_dict(config)))
 

@@ -8,13 +8,13 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bytelm.data import Batch
 from bytelm.errors import RunError
 from bytelm.training.optimizers import Optimizer
 from bytelm.training.precision import autocast
@@ -64,17 +64,38 @@ def cross_entropy_nats(
     )
 
 
-def predict(model: nn.Module, batch: Batch) -> Float[Tensor, "B T V"]:
-    """Logits of a batch, cut into the patches that it brings where it brings some."""
-    return model(batch.ids) if batch.starts is None else model(batch.ids, batch.starts)
+@runtime_checkable
+class Trainable(Protocol):
+    """A batch of rows that a model can learn from."""
+
+    @property
+    def targets(self) -> Int[Tensor, "B T"]:
+        """The ids to predict, IGNORE where nothing is scored."""
+        ...
+
+    @property
+    def scored(self) -> int:
+        """Targets that count."""
+        ...
+
+    def rows(self, chosen: slice) -> "Trainable":
+        """Some of the rows."""
+        ...
+
+    def to(self, device: torch.device | str) -> "Trainable":
+        """Copy to a device."""
+        ...
+
+    def logits(self, model: nn.Module) -> Float[Tensor, "B T V"]:
+        """What a model predicts of the targets."""
+        ...
 
 
 class Stepper:
     """Updates one model.
 
     Args:
-        model: Called as `model(ids)`, or `model(ids, starts)` with a batch that has patch starts;
-            gives logits.
+        model: What the `logits` of the batches take.
         optimizer: Of the model's parameters.
         scaler: Scales the loss in fp16, disabled otherwise.
         dtype: Dtype to autocast to; None is float32.
@@ -94,7 +115,7 @@ class Stepper:
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
         self.dtype, self.device = dtype, device
 
-    def update(self, batch: Batch, *, micro_rows: int, lr_scale: float) -> Update:
+    def update(self, batch: Trainable, *, micro_rows: int, lr_scale: float) -> Update:
         """Make one update from a batch.
 
         Args:
@@ -122,11 +143,28 @@ class Stepper:
         self.optimizer.zero_grad()
         return Update(nll_nats=nats, scored=batch.scored, grad_norm=norm, micro_rows=micro_rows)
 
+    def try_out(self, batch: Trainable, *, micro_rows: int) -> int:
+        """Find how many rows of a batch fit into memory at once, and leave everything as it was.
+
+        Args:
+            batch: The largest there is.
+            micro_rows: Rows to begin with; halved while they do not fit.
+
+        Raises:
+            RuntimeError: A single row does not fit.
+
+        """
+        generators = random_states(self.device)
+        _, micro_rows = self._gradients(batch, micro_rows)
+        self.optimizer.zero_grad()
+        set_random_states(generators, self.device)
+        return micro_rows
+
     def _may_overflow(self) -> bool:
         """Whether a smaller loss scale may still help: then the update is only left out."""
         return self.scaler.is_enabled() and self.scaler.get_scale() > SMALLEST_LOSS_SCALE
 
-    def _gradients(self, batch: Batch, micro_rows: int) -> tuple[float, int]:
+    def _gradients(self, batch: Trainable, micro_rows: int) -> tuple[float, int]:
         """Accumulate the gradient of a batch, with fewer rows at a time if memory runs out."""
         generators = random_states(self.device)
         while True:
@@ -143,12 +181,12 @@ class Stepper:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _accumulate(self, batch: Batch, micro_rows: int) -> float:
+    def _accumulate(self, batch: Trainable, micro_rows: int) -> float:
         total, scored = 0.0, max(1, batch.scored)
-        for start in range(0, len(batch.ids), micro_rows):
+        for start in range(0, len(batch.targets), micro_rows):
             rows = batch.rows(slice(start, start + micro_rows)).to(self.device)
             with autocast(self.dtype, self.device):
-                logits = predict(self.model, rows)
+                logits = rows.logits(self.model)
             nats = cross_entropy_nats(logits, rows.targets)
             self.scaler.scale(nats / scored).backward()
             total += nats.item()

@@ -15,7 +15,7 @@ from bytelm.decoding.reader import Reader
 from bytelm.errors import RunError
 from bytelm.models import BLT, ByteModel
 from bytelm.training.precision import autocast
-from bytelm.training.step import cross_entropy_nats, predict
+from bytelm.training.step import cross_entropy_nats
 
 
 class Validation:
@@ -61,7 +61,7 @@ class Validation:
         for start in range(0, len(batch.ids), rows):
             part = batch.rows(slice(start, start + rows)).to(device)
             with autocast(dtype, device):
-                logits = predict(model, part)
+                logits = part.logits(model)
             nats += cross_entropy_nats(logits, part.targets).item()
         model.train(was_training)
         if not math.isfinite(nats):

@@ -16,7 +16,7 @@ from bytelm.experiments.document import (
     Section,
     Table,
 )
-from bytelm.experiments.plots import Bar, Figure, Level, Line, Point
+from bytelm.experiments.plots import COLORS, QUIET_COLOR, Bar, Figure, Level, Line, Point
 from bytelm.experiments.results import Record
 from bytelm.experiments.study import environment_section, missing_section
 
@@ -110,7 +110,13 @@ def _comparison(found: Found) -> list[Section]:
         for name, value in ranked
     )
     bars = tuple(
-        Bar(name=name, value=value.mean, low=value.low, high=value.high, is_ours=name in known)
+        Bar(
+            name=name,
+            value=value.mean,
+            low=value.low,
+            high=value.high,
+            color=COLORS[0] if name in known else QUIET_COLOR,
+        )
         for name, value in ranked
     )
     blocks: list[Block] = [
