@@ -324,6 +324,9 @@ def mean_of(seeds: Sequence[Sequence[Line]], metric: str) -> Expected:
         else:
             chance = bca(scores[0])
         slack = 0.15 * (chance[1] - chance[0])
+        if np.array_equal(scores, scores.round()):
+            # Means of whole numbers lie 1 / rows apart, and so do the ends of two bootstraps.
+            slack = max(slack, 1 / scores.shape[1])
         ends.append(chance)
     low, high = min(value, *(e[0] for e in ends)), max(value, *(e[1] for e in ends))
     top = 100.0 if metric.endswith("%") else high
