@@ -311,7 +311,7 @@ class _PairRun:
             },
             "workers": {
                 "choice": 0,
-                "why": "a batch of pairs is made in a hundredth of the time that an update takes",
+                "why": "making a batch of pairs takes less than a hundredth of an update",
             },
         }
 
